@@ -1,0 +1,75 @@
+"""DigitNet: a ConvNeXt-inspired reader of handwritten digits in Keras 3.
+
+    import keras_digitnet as kd
+
+    run = kd.train(kd.TrainConfig(preset="base"))
+    classifier = kd.load(run.model_path)
+    classifier.predict(images).labels
+
+The names below are imported when they are first used, so that importing the
+package costs nothing and leaves the choice of Keras's backend open.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_digitnet.config import PRESETS, ModelConfig, TrainConfig
+    from keras_digitnet.data import Dataset, Split, load_dataset
+    from keras_digitnet.errors import DigitNetError
+    from keras_digitnet.evaluation import Report, evaluate
+    from keras_digitnet.inference import Classifier, Predictions, load
+    from keras_digitnet.model import build_model
+    from keras_digitnet.training import Run, TrainingInterrupted, resume, train
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "PRESETS": "config",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
+    "Dataset": "data",
+    "Split": "data",
+    "load_dataset": "data",
+    "DigitNetError": "errors",
+    "Report": "evaluation",
+    "evaluate": "evaluation",
+    "Classifier": "inference",
+    "Predictions": "inference",
+    "load": "inference",
+    "build_model": "model",
+    "Run": "training",
+    "TrainingInterrupted": "training",
+    "resume": "training",
+    "train": "training",
+}
+
+__all__ = [
+    "PRESETS",
+    "Classifier",
+    "Dataset",
+    "DigitNetError",
+    "ModelConfig",
+    "Predictions",
+    "Report",
+    "Run",
+    "Split",
+    "TrainConfig",
+    "TrainingInterrupted",
+    "build_model",
+    "evaluate",
+    "load",
+    "load_dataset",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,138 @@
+"""Names and folders of what a run leaves behind, and how a file gets there whole."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from keras_digitnet.errors import DigitNetError
+
+SERVABLE_NAME = "digitnet"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of one run lie; nothing here says that they exist yet."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    def read_config(self) -> dict[str, Any]:
+        """What `config.json` holds: `classes`, `dataset`, `fingerprint`, `backend`, `train`.
+
+        Raises:
+            DigitNetError: This is no run's folder.
+        """
+        saved = read_json(self.config_path)
+        expected = {"classes", "dataset", "fingerprint", "backend", "train"}
+        if not isinstance(saved, dict) or not expected <= saved.keys():
+            raise DigitNetError(
+                f"{self.config_path}: expected a run's fields {', '.join(sorted(expected))}."
+            )
+        return saved
+
+    @property
+    def history_path(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def servable_dir(self) -> Path:
+        return self.path / "saved_model" / SERVABLE_NAME
+
+    @property
+    def curves_path(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def confusion_matrix_path(self) -> Path:
+        return self.path / "confusion_matrix.png"
+
+    @property
+    def mistakes_path(self) -> Path:
+        return self.path / "mistakes.png"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint_path(self, epochs: int) -> Path:
+        """The whole state of training after so many epochs."""
+        return self.checkpoints_dir / f"epoch-{epochs:04d}.weights.h5"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Finished checkpoints by their number of epochs, in order."""
+        paths = sorted(self.checkpoints_dir.glob("epoch-*.weights.h5"))
+        return {int(path.name[len("epoch-") : -len(".weights.h5")]): path for path in paths}
+
+
+def create_run_folder(out_dir: Path, preset: str, backend: str) -> RunFolder:
+    """Makes `<out_dir>/<UTC time>-<preset>-<backend>/`, a folder that was not there before."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{preset}-{backend}"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, 1000):
+        path = out_dir / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir()  # fails where another run came first
+        except FileExistsError:
+            continue
+        return RunFolder(path)
+    raise DigitNetError(f"{out_dir}: 999 runs started in this second; name another --out.")
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, which takes its place at the end.
+
+    Works for a file and for a folder. Nobody ever sees half of it under its
+    own name, and what stood there stays if the writing fails. A folder only
+    takes a name that is free.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{os.getpid()}-{path.name}"  # keeps the suffix; Keras looks at it
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DigitNetError: There is no such file, or it holds no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DigitNetError(f"{path}: expected a JSON file; there is none.") from None
+    except (ValueError, RecursionError) as error:
+        raise DigitNetError(f"{path}: expected JSON; received: {error}.") from None

@@ -1,0 +1,358 @@
+"""The command `keras-digitnet`: parse, call, print; nothing else."""
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from keras_digitnet import __version__
+from keras_digitnet.artifacts import RunFolder
+from keras_digitnet.config import AUGMENTATIONS, PRESETS, TrainConfig
+from keras_digitnet.environment import BACKENDS
+from keras_digitnet.errors import DigitNetError
+
+if TYPE_CHECKING:
+    from keras_digitnet.evaluation import Report
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can mend into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (DigitNetError, OSError) as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interrupt:
+            typer.echo(str(interrupt) or "Interrupted.", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_DEFAULT = TrainConfig()
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="auto, mnist, digits, fashion_mnist, a .npz file in Keras's layout, a folder of IDX "
+        "files, or a folder with a folder of images for each class. auto takes what "
+        "KERAS_DIGITNET_DATA names, else MNIST, else scikit-learn's bundled digits.",
+    ),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(BACKENDS),
+        autocompletion=lambda: list(BACKENDS),
+        help="What computes; else KERAS_BACKEND decides, else TensorFlow.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keras-digitnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Trains and uses DigitNet, a small and accurate reader of handwritten digits."""
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PRESETS),
+            autocompletion=lambda: list(PRESETS),
+            help="Which network; see: keras-digitnet presets.",
+        ),
+    ] = _DEFAULT.preset,
+    data: DataOption = _DEFAULT.data,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = _DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = _DEFAULT.batch_size,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", show_default="the preset's")
+    ] = None,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs of linear warm-up; then half a cosine down to 0.")
+    ] = _DEFAULT.warmup_epochs,
+    weight_decay: Annotated[
+        float, typer.Option(help="AdamW's decay of the kernels.")
+    ] = _DEFAULT.weight_decay,
+    validation_size: Annotated[
+        float, typer.Option(help="Fraction of the training images held back to choose by.")
+    ] = _DEFAULT.validation_size,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without a lower validation loss.")
+    ] = _DEFAULT.patience,
+    augmentation: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(AUGMENTATIONS),
+            autocompletion=lambda: list(AUGMENTATIONS),
+            help="Random rotation, shift and zoom: in one resample, by Keras's three layers, or "
+            "not at all.",
+        ),
+    ] = "affine",
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Score the test images once, at the end.")
+    ] = True,
+    export: Annotated[
+        bool,
+        typer.Option("--export/--no-export", help="Write a SavedModel beside the .keras file."),
+    ] = True,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the run's new folder goes.")
+    ] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a stopped run, given its folder, which holds its settings.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: BackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network; writes a new run folder with the model, figures and pictures.
+
+    Example: keras-digitnet train --preset nano --epochs 5
+    """
+    from keras_digitnet.environment import select_backend
+
+    with _messages(quiet, as_json):
+        if resume:
+            _refuse_settings(context)
+            select_backend(backend or RunFolder(resume).read_config()["backend"])
+            from keras_digitnet import training
+
+            run = training.resume(resume, verbose=_verbosity(quiet))
+        else:
+            config = TrainConfig(
+                preset=preset,
+                data=data,
+                seed=seed,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                warmup_epochs=warmup_epochs,
+                weight_decay=weight_decay,
+                validation_size=validation_size,
+                patience=patience,
+                test=test,
+                export=export,
+            )
+            model = replace(config.network, augmentation=augmentation)
+            select_backend(backend)
+            from keras_digitnet import training
+
+            run = training.train(
+                replace(config, model=model), out_dir=out, verbose=_verbosity(quiet)
+            )
+    if as_json:
+        _print_json({"run": str(run.folder.path), **run.metrics})
+        return
+    kind, report = ("test", run.test) if run.test else ("validation", run.validation)
+    _print_report(report, f"{run.metrics['dataset']}, {kind} images")
+    typer.echo(f"Everything is in {run.folder.path}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras file or the folder of a run.")
+    ],
+    data: DataOption = _DEFAULT.data,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also draw confusion_matrix.png and mistakes.png into this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: BackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a trained model on the test images of a data set.
+
+    Example: keras-digitnet evaluate runs/20261123T093000Z-base-tensorflow --data mnist
+    """
+    from keras_digitnet.data import load_dataset
+    from keras_digitnet.environment import select_backend
+    from keras_digitnet.evaluation import evaluate
+    from keras_digitnet.inference import load
+
+    with _messages(quiet, as_json):
+        select_backend(backend)
+        classifier = load(model)
+        dataset = load_dataset(data)
+        classifier.require_classes(dataset.classes)
+        images, labels = dataset.test.images, dataset.test.labels
+        probabilities = classifier.predict(images).probabilities
+        report = evaluate(probabilities, labels, dataset.classes)
+        title = f"{dataset.name}, {len(labels)} test images"
+        if pictures:
+            from keras_digitnet import plots
+
+            matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
+            plots.save_figure(matrix, pictures / "confusion_matrix.png")
+            mistakes = plots.plot_mistakes(images, labels, probabilities, dataset.classes, title)
+            plots.save_figure(mistakes, pictures / "mistakes.png")
+    if as_json:
+        _print_json({"model": str(model), "dataset": dataset.name, **report.to_json()})
+    else:
+        _print_report(report, title)
+
+
+@app.command()
+def presets(as_json: JsonOption = False) -> None:
+    """List the networks that can be trained."""
+    if as_json:
+        _print_json({name: asdict(preset) for name, preset in PRESETS.items()})
+        return
+    rows = [
+        (
+            name,
+            f"{preset.parameters:,}",
+            " / ".join(map(str, preset.model.widths)),
+            " / ".join(map(str, preset.model.depths)),
+            f"{preset.model.expansion}",
+            f"{preset.learning_rate:g}",
+        )
+        for name, preset in PRESETS.items()
+    ]
+    _print_table(
+        "Presets",
+        ("preset", "parameters", "widths", "depths", "expansion", "learning rate"),
+        rows,
+    )
+
+
+@app.command()
+def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
+    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin."""
+    from keras_digitnet import environment
+
+    found: dict[str, Any] = {"versions": environment.versions()}
+    if metal := environment.metal_status():
+        found["metal"] = metal
+    problem = None
+    try:
+        found["backend"] = environment.select_backend(backend)
+        found["devices"] = environment.devices(found["backend"])
+    except DigitNetError as error:
+        problem = error  # shown last: the versions are what explains it
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table("Versions", ("package", "version"), list(found["versions"].items()))
+        for key in ("metal", "backend"):
+            if key in found:
+                typer.echo(f"{key}: {found[key]}")
+        if "devices" in found:
+            typer.echo(f"devices: {', '.join(found['devices'])}")
+    if problem:
+        raise problem
+
+
+def _refuse_settings(context: typer.Context) -> None:
+    """A resumed run has its settings; a flag that would be ignored is a mistake."""
+    allowed = {"resume", "backend", "quiet", "as_json"}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in allowed
+        and (source := context.get_parameter_source(name))
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise DigitNetError(
+            f"--resume takes its settings from the run; received also: {', '.join(given)}. "
+            "Leave them out."
+        )
+
+
+def _verbosity(quiet: bool) -> int:
+    """Keras's bar on a terminal, a line an epoch elsewhere."""
+    if quiet:
+        return 0
+    return 1 if sys.stdout.isatty() else 2
+
+
+@contextlib.contextmanager
+def _messages(quiet: bool, as_json: bool) -> Iterator[None]:
+    """Sends the package's messages to stderr, and with JSON all progress too."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("keras_digitnet").setLevel(logging.WARNING if quiet else logging.INFO)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_report(report: "Report", title: str) -> None:
+    errors = round((1 - report.accuracy) * report.n)
+    rows = [
+        (c.name, f"{c.precision:.2%}", f"{c.recall:.2%}", f"{c.f1:.2%}", f"{c.support:,}")
+        for c in report.per_class
+    ]
+    _print_table(title, ("class", "precision", "recall", "F1", "images"), rows)
+    typer.echo(f"accuracy           {report.accuracy:.2%} ({errors:,} of {report.n:,} wrong)")
+    typer.echo(f"top-2 accuracy     {report.top2_accuracy:.2%}")
+    typer.echo(f"loss               {report.loss:.4f}")
+    typer.echo(f"calibration error  {report.expected_calibration_error:.2%}")
+    if report.most_confused:
+        pairs = [f"{' and '.join(p.classes)} ({p.count})" for p in report.most_confused[:5]]
+        typer.echo(f"most confused      {', '.join(pairs)}")

@@ -1,0 +1,231 @@
+"""What a network and a run are made of, as plain values that survive JSON."""
+
+import dataclasses
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any, Self
+
+from keras_digitnet.errors import DigitNetError
+
+AUGMENTATIONS = ("affine", "layers", "none")
+
+
+def _check(condition: bool, field: str, expected: str, received: object) -> None:
+    if not condition:
+        raise DigitNetError(f"{field}: expected {expected}; received: {received!r}.")
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
+
+
+def _is_count(value: object, low: int = 1, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+class _Record:
+    """JSON round trip for a frozen dataclass."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Builds the record from what `to_json` gave.
+
+        Raises:
+            DigitNetError: `values` is no JSON object, names a field that does
+                not exist, lacks one, or holds a value out of range.
+        """
+        _check(isinstance(values, dict), cls.__name__, "a JSON object", values)
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        _check(set(values) == known, cls.__name__, f"the fields {sorted(known)}", sorted(values))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Record):
+    """The sizes and rates of one DigitNet.
+
+    Attributes:
+        widths: Channels of each stage. The first stage follows the stem; each
+            later one follows a downsampling by two.
+        depths: ConvNeXt blocks of each stage.
+        stem_kernel_size: Side of the stem's convolution, in pixels.
+        stem_stride: Stride of the stem; 2 turns 28x28 into 14x14.
+        kernel_size: Side of the depthwise convolutions, in pixels.
+        expansion: Hidden channels of a block as a multiple of its width.
+        global_response_norm: Whether the hidden channels pass through global
+            response normalization (ConvNeXt V2).
+        layer_scale: First value of the learned scale of each block's
+            branch, or `None` for no scale (CaiT; ConvNeXt uses 1e-6).
+        drop_path_rate: Chance that the last block's branch is left out for a
+            training image; it grows linearly from 0 at the first block.
+        augmentation: `affine` (one resample), `layers` (Keras's own three) or
+            `none`. It acts in training only.
+        rotation: Largest rotation either way, in degrees.
+        shift: Largest shift either way and axis, as a fraction of the side.
+        zoom: Largest change of size either way, as a fraction.
+        num_classes: Number of logits.
+    """
+
+    widths: tuple[int, ...] = (32, 64)
+    depths: tuple[int, ...] = (2, 4)
+    stem_kernel_size: int = 5
+    stem_stride: int = 2
+    kernel_size: int = 5
+    expansion: int = 4
+    global_response_norm: bool = False
+    layer_scale: float | None = None
+    drop_path_rate: float = 0.0
+    augmentation: str = "affine"
+    rotation: float = 10.0
+    shift: float = 0.1
+    zoom: float = 0.1
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "depths"):
+            sizes = getattr(self, name)
+            listed = isinstance(sizes, list | tuple) and len(sizes) > 0
+            _check(listed and all(map(_is_count, sizes)), name, "whole numbers of 1 or more", sizes)
+            object.__setattr__(self, name, tuple(sizes))  # JSON has lists only
+        _check(
+            len(self.widths) == len(self.depths),
+            "depths",
+            f"as many as widths ({len(self.widths)})",
+            self.depths,
+        )
+        for name in ("stem_kernel_size", "stem_stride", "kernel_size", "expansion"):
+            _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
+        _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
+        grn = self.global_response_norm
+        _check(isinstance(grn, bool), "global_response_norm", "true or false", grn)
+        scale = self.layer_scale
+        _check(scale is None or _is_number(scale, 0, 10), "layer_scale", "0 to 10", scale)
+        for name, high in (("drop_path_rate", 0.99), ("shift", 1), ("zoom", 0.9)):
+            value = getattr(self, name)
+            _check(_is_number(value, 0, high), name, f"a number from 0 to {high}", value)
+        _check(_is_number(self.rotation, 0, 180), "rotation", "0 to 180 degrees", self.rotation)
+        _check(
+            self.augmentation in AUGMENTATIONS,
+            "augmentation",
+            f"one of {', '.join(AUGMENTATIONS)}",
+            self.augmentation,
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network with the learning rate that suits it.
+
+    Attributes:
+        model: Sizes and rates.
+        learning_rate: Peak learning rate at a batch of 128.
+        parameters: Trainable parameters with ten classes.
+    """
+
+    model: ModelConfig
+    learning_rate: float
+    parameters: int
+
+
+PRESETS: dict[str, Preset] = {
+    "nano": Preset(
+        model=ModelConfig(widths=(16, 24), depths=(1, 2), expansion=2),
+        learning_rate=1.5e-2,
+        parameters=9_954,
+    ),
+    "small": Preset(
+        model=ModelConfig(widths=(24, 48), depths=(2, 4), expansion=2),
+        learning_rate=1e-2,
+        parameters=54_874,
+    ),
+    "base": Preset(
+        model=ModelConfig(widths=(32, 64), depths=(2, 4), expansion=4),
+        learning_rate=8e-3,
+        parameters=168_010,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Record):
+    """One training run: a preset and what may differ from it.
+
+    Attributes:
+        preset: A key of `PRESETS`.
+        data: What `keras_digitnet.data.load_dataset` takes.
+        seed: Seeds the first weights, the order of the digits, the
+            augmentation and the validation split.
+        epochs: Passes over the training digits, and the length of the
+            learning-rate schedule.
+        batch_size: Digits a step.
+        learning_rate: The schedule's peak; `None` is the preset's.
+        warmup_epochs: Epochs of linear warm-up; may be a fraction.
+        weight_decay: AdamW's decoupled decay; kernels only.
+        validation_size: Fraction of the training digits that is held back to
+            choose by.
+        patience: Epochs without a lower validation loss before the run stops.
+        min_steps_per_epoch: A data set too small for so many batches is gone
+            through more than once an epoch.
+        test: Whether the test images are scored, once, at the end.
+        export: Whether a SavedModel is written beside the `.keras` file.
+        model: The network; `None` is the preset's.
+    """
+
+    preset: str = "base"
+    data: str = "auto"
+    seed: int = 0
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float | None = None
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.05
+    validation_size: float = 0.05
+    patience: int = 5
+    min_steps_per_epoch: int = 100
+    test: bool = True
+    export: bool = True
+    model: ModelConfig | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", self.preset)
+        if isinstance(self.model, dict):  # as JSON has it
+            object.__setattr__(self, "model", ModelConfig.from_json(self.model))
+        _check(isinstance(self.network, ModelConfig), "model", "a ModelConfig", self.model)
+        _check(isinstance(self.data, str) and self.data != "", "data", "a name or path", self.data)
+        _check(_is_count(self.seed, 0, 2**32 - 1), "seed", "0 to 4294967295", self.seed)
+        for name in ("test", "export"):
+            value = getattr(self, name)
+            _check(isinstance(value, bool), name, "true or false", value)
+        for name in ("epochs", "batch_size", "patience", "min_steps_per_epoch"):
+            value = getattr(self, name)
+            _check(_is_count(value), name, "a whole number of 1 or more", value)
+        rate = self.peak_learning_rate
+        _check(_is_number(rate, 1e-9, 1), "learning_rate", "a number from 1e-9 to 1", rate)
+        for name, low, high in (
+            ("warmup_epochs", 0, self.epochs),
+            ("weight_decay", 0, 1),
+            ("validation_size", 0.001, 0.9),
+        ):
+            value = getattr(self, name)
+            _check(_is_number(value, low, high), name, f"a number from {low} to {high}", value)
+
+    @property
+    def network(self) -> ModelConfig:
+        """The network that is trained: `model`, else the preset's."""
+        return self.model or PRESETS[self.preset].model
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`, else the preset's."""
+        if self.learning_rate is None:
+            return PRESETS[self.preset].learning_rate
+        return self.learning_rate

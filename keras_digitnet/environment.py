@@ -1,0 +1,125 @@
+"""Which backend computes, on what, and in which versions; Apple's plugin included."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+
+from keras_digitnet.errors import DigitNetError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+_PACKAGES = (
+    "keras_digitnet",
+    "keras",
+    "tensorflow",
+    "tensorflow-metal",
+    "jax",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+    "onnxruntime",
+)
+
+
+def select_backend(name: str | None = None) -> str:
+    """Settles the backend before Keras is imported: `name`, else `KERAS_BACKEND`, else TensorFlow.
+
+    Raises:
+        DigitNetError: No such backend, it is not installed, it cannot start on
+            this machine, or Keras already runs on another one.
+    """
+    name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in BACKENDS:
+        raise DigitNetError(f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}.")
+    if "keras" in sys.modules and (running := sys.modules["keras"].config.backend()) != name:
+        raise DigitNetError(
+            f"Keras already runs on {running}; received: {name!r}. "
+            "Choose the backend before keras is imported."
+        )
+    if importlib.util.find_spec(name) is None:
+        extra = "keras_digitnet" if name == "tensorflow" else f"keras_digitnet[{name}]"
+        raise DigitNetError(
+            f"The backend {name} is not installed. Install it: pip install '{extra}'"
+        )
+    if name == "tensorflow" and (problem := metal_problem()):
+        raise DigitNetError(problem)
+    os.environ["KERAS_BACKEND"] = name
+    # TensorFlow's start-up notes are for its developers; an error still shows.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return name
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        if version := _version(package):
+            found[package] = version
+    return found
+
+
+def devices(backend: str) -> list[str]:
+    """What the backend can compute on, in its own words. Imports the backend."""
+    if backend == "tensorflow":
+        import tensorflow
+
+        return [device.name for device in tensorflow.config.list_physical_devices()]
+    if backend == "jax":
+        import jax
+
+        return [str(device) for device in jax.devices()]
+    import torch
+
+    found = ["cpu"]
+    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def metal_status() -> str | None:
+    """One line on Apple's GPU plugin for TensorFlow; `None` where there is no Mac.
+
+    Looks at the installed versions only: where the two do not fit, importing
+    TensorFlow itself fails.
+    """
+    if sys.platform != "darwin":
+        return None
+    if platform.machine() != "arm64":
+        return "Metal: this Mac is no Apple-silicon Mac; TensorFlow computes on the CPU."
+    if problem := metal_problem():
+        return f"Metal: {problem}"
+    if not _version("tensorflow-metal"):
+        return (
+            "Metal: tensorflow-metal is not installed; TensorFlow computes on the CPU. "
+            "KERAS_BACKEND=torch uses the GPU by itself."
+        )
+    return f"Metal: tensorflow-metal works with TensorFlow {_version('tensorflow')}."
+
+
+def metal_problem() -> str | None:
+    """Why TensorFlow cannot be imported beside tensorflow-metal, or `None` where it can.
+
+    The plugin (1.2.0 is its last) links to a library that TensorFlow for macOS
+    has up to 2.19 and lacks from 2.20.
+    """
+    tensorflow, metal = _version("tensorflow"), _version("tensorflow-metal")
+    if sys.platform != "darwin" or not tensorflow or not metal:
+        return None
+    major, minor = (int(part) for part in tensorflow.split(".")[:2])
+    if (major, minor) < (2, 20):
+        return None
+    return (
+        f"tensorflow-metal {metal} needs TensorFlow 2.19 or older; received: {tensorflow}, whose "
+        "import fails beside it. Either: pip uninstall tensorflow-metal, "
+        "or: pip install 'tensorflow<2.20'"
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,144 @@
+"""From probabilities and labels to figures; knows neither models nor files."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_digitnet.errors import DigitNetError
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class fares.
+
+    Attributes:
+        name: The class.
+        precision: Share of the answers "this class" that are right.
+        recall: Share of the class's images that are found.
+        f1: Harmonic mean of the two.
+        support: Images of the class.
+    """
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes and how often one was taken for the other, either way."""
+
+    classes: tuple[str, str]
+    count: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """How well probabilities agree with labels.
+
+    Attributes:
+        n: Number of images.
+        accuracy: Share whose most probable class is the right one.
+        top2_accuracy: Share whose right class is among the two most probable.
+        loss: Mean cross-entropy in nats; a probability counts as at least
+            float32's epsilon.
+        expected_calibration_error: See `calibration_error`.
+        per_class: Scores of each class, in the order of the classes.
+        confusion_matrix: Counts; a row is a true class, a column an answer.
+        most_confused: Pairs of classes, the most often confused first; none
+            that never were.
+    """
+
+    n: int
+    accuracy: float
+    top2_accuracy: float
+    loss: float
+    expected_calibration_error: float
+    per_class: tuple[ClassScores, ...]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    most_confused: tuple[ConfusedPair, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Report:
+    """Compares what a model says with what is so.
+
+    Args:
+        probabilities: `(N, C)` float, rows that sum to 1; N at least 1.
+        labels: `(N,)` integers, indices of `classes`.
+        classes: The C names.
+
+    Raises:
+        DigitNetError: The shapes do not fit each other, or a probability is
+            not finite.
+    """
+    from sklearn import metrics
+
+    if probabilities.shape != (len(labels), len(classes)) or len(labels) == 0:
+        raise DigitNetError(
+            f"expected probabilities of shape ({len(labels)}, {len(classes)}) for as many labels "
+            f"and classes, and one label at least; received: {probabilities.shape}."
+        )
+    if not np.isfinite(probabilities).all():
+        raise DigitNetError("expected finite probabilities; received: NaN or infinity.")
+    indices = np.arange(len(classes))
+    answers = probabilities.argmax(axis=1)
+    top2 = np.argsort(probabilities, axis=1)[:, -2:]
+    matrix = metrics.confusion_matrix(labels, answers, labels=indices)
+    scores = metrics.precision_recall_fscore_support(
+        labels, answers, labels=indices, zero_division=0.0
+    )
+    return Report(
+        n=len(labels),
+        accuracy=float((answers == labels).mean()),
+        top2_accuracy=float((top2 == labels[:, None]).any(axis=1).mean()),
+        loss=_cross_entropy(probabilities, labels),
+        expected_calibration_error=calibration_error(probabilities, labels),
+        per_class=tuple(
+            ClassScores(name, float(precision), float(recall), float(f1), int(support))
+            for name, precision, recall, f1, support in zip(classes, *scores, strict=True)
+        ),
+        confusion_matrix=tuple(tuple(int(count) for count in row) for row in matrix),
+        most_confused=_most_confused(matrix, classes),
+    )
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart.
+
+    The answers are sorted into bins of equal width by their confidence; the
+    result is the mean over the bins, weighted by their answers, of
+    |accuracy - mean confidence| (Guo et al., arXiv 1706.04599, equation 3).
+
+    Args:
+        probabilities: `(N, C)` float.
+        labels: `(N,)` integers.
+        bins: Number of bins over (0, 1].
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=correct - confidence.astype(float), minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    of_truth = probabilities[np.arange(len(labels)), labels].astype(float)
+    return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).eps)).mean())
+
+
+def _most_confused(matrix: np.ndarray, classes: tuple[str, ...]) -> tuple[ConfusedPair, ...]:
+    either_way = np.triu(matrix + matrix.T, k=1)
+    order = np.argsort(-either_way, axis=None, kind="stable")
+    pairs = (np.unravel_index(position, matrix.shape) for position in order)
+    return tuple(
+        ConfusedPair((classes[first], classes[second]), int(either_way[first, second]))
+        for first, second in pairs
+        if either_way[first, second] > 0
+    )

@@ -1,0 +1,168 @@
+"""The Keras layers that Keras lacks; each runs and jits on every backend."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomAffine(keras.layers.Layer):
+    """Rotates, shifts and zooms each training image by an amount of its own.
+
+    The three are composed into one map and the image is resampled once, which
+    blurs a thin stroke less than one resample each, and stays inside the
+    compiled step on JAX. Outside the image is 0, the black of MNIST.
+
+    Input and output: `(N, H, W, 1)` float.
+
+    Args:
+        rotation: Largest rotation either way, in degrees.
+        shift: Largest shift either way and axis, as a fraction of the side.
+        zoom: Largest change of size either way, as a fraction.
+        seed: Integer seed, or `None` to draw one.
+    """
+
+    def __init__(
+        self,
+        rotation: float,
+        shift: float,
+        zoom: float,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rotation = rotation
+        self.shift = shift
+        self.zoom = zoom
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) != 4 or input_shape[-1] != 1:
+            raise ValueError(
+                f"RandomAffine takes (N, H, W, 1) images; received: shape {input_shape}."
+            )
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        if not training:
+            return images
+        draws = keras.random.uniform(
+            (4, ops.shape(images)[0]), -1.0, 1.0, dtype=images.dtype, seed=self.seed_generator
+        )
+        return self.transform(
+            images,
+            angle=draws[0] * math.radians(self.rotation),
+            scale=1.0 + draws[1] * self.zoom,
+            shift_y=draws[2] * self.shift * images.shape[1],
+            shift_x=draws[3] * self.shift * images.shape[2],
+        )
+
+    def transform(self, images: Any, angle: Any, scale: Any, shift_y: Any, shift_x: Any) -> Any:
+        """Zooms about the centre, rotates counter-clockwise, then shifts; bilinear.
+
+        Args:
+            images: `(N, H, W, 1)` float.
+            angle: `(N,)`, radians.
+            scale: `(N,)`, 2 doubles the size.
+            shift_y: `(N,)`, pixels downwards.
+            shift_x: `(N,)`, pixels to the right.
+        """
+        height, width = images.shape[1], images.shape[2]
+        cosine, sine = ops.cos(angle) / scale, ops.sin(angle) / scale  # (N,)
+        # Each output pixel, as an offset from the shifted centre ...
+        pixels = ops.arange(height * width, dtype="int32")
+        offset_y = ops.cast(pixels // width, images.dtype) - (height - 1) / 2
+        offset_x = ops.cast(pixels % width, images.dtype) - (width - 1) / 2
+        offset_y = offset_y[None, :] - shift_y[:, None]  # (N, H*W)
+        offset_x = offset_x[None, :] - shift_x[:, None]
+        # ... is turned and scaled back to where it came from. y points down, so
+        # this inverse of a counter-clockwise turn has its signs the other way.
+        source_y = cosine[:, None] * offset_y + sine[:, None] * offset_x + (height - 1) / 2
+        source_x = cosine[:, None] * offset_x - sine[:, None] * offset_y + (width - 1) / 2
+        return ops.reshape(_sample(images, source_y, source_x), (-1, height, width, 1))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "rotation": self.rotation,
+            "shift": self.shift,
+            "zoom": self.zoom,
+            "seed": self.seed,
+        }
+
+
+def _sample(images: Any, y: Any, x: Any) -> Any:
+    """`(N, P)` bilinear samples of `(N, H, W, 1)` images at `(N, P)` pixel positions."""
+    height, width = images.shape[1], images.shape[2]
+    # A ring of zeros takes every position that lies outside, without a mask.
+    padded = ops.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)))
+    flat = ops.reshape(padded, (-1, (height + 2) * (width + 2)))
+    y = ops.clip(y + 1, 0, height + 1)
+    x = ops.clip(x + 1, 0, width + 1)
+    top = ops.minimum(ops.floor(y), height)
+    left = ops.minimum(ops.floor(x), width)
+    down, right = y - top, x - left
+    corner = ops.cast(top * (width + 2) + left, "int32")
+
+    def pixels(offset: int) -> Any:
+        return ops.take_along_axis(flat, corner + offset, axis=1)
+
+    upper = pixels(0) * (1 - right) + pixels(1) * right
+    lower = pixels(width + 2) * (1 - right) + pixels(width + 3) * right
+    return upper * (1 - down) + lower * down
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class GlobalResponseNormalization(keras.layers.Layer):
+    """Makes the channels of an image compete, as in ConvNeXt V2.
+
+    `x + gamma * x * norm + beta`, where `norm` is a channel's L2 norm over
+    height and width divided by the mean of these norms over the channels, and
+    `gamma` and `beta` start at zero (Woo et al., arXiv 2301.00808, section 3).
+
+    Input and output: `(N, H, W, C)` float.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = (input_shape[-1],)
+        self.gamma = self.add_weight(shape=channels, initializer="zeros", name="gamma")
+        self.beta = self.add_weight(shape=channels, initializer="zeros", name="beta")
+
+    def call(self, inputs: Any) -> Any:
+        # The small constant inside the root keeps the gradient finite where a channel is all 0.
+        energy = ops.sum(ops.square(inputs), axis=(1, 2), keepdims=True)
+        norm = ops.sqrt(energy + 1e-12)
+        norm = norm / (ops.mean(norm, axis=-1, keepdims=True) + 1e-6)
+        return inputs + self.gamma * inputs * norm + self.beta
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class LayerScale(keras.layers.Layer):
+    """Multiplies each channel by a learned factor (Touvron et al., arXiv 2103.17239).
+
+    Args:
+        initial_value: First value of every factor.
+    """
+
+    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.gamma = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="gamma",
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.gamma
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "initial_value": self.initial_value}

@@ -1,0 +1,157 @@
+"""DigitNet itself: uint8 images to logits, scaling and augmentation inside."""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_digitnet.config import ModelConfig
+from keras_digitnet.layers import GlobalResponseNormalization, LayerScale, RandomAffine
+
+IMAGE_SHAPE = (28, 28, 1)
+
+_RANDOM_LAYERS = (
+    RandomAffine,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.Dropout,
+)
+
+
+def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
+    """A model from `(N, 28, 28, 1)` uint8 images to `(N, num_classes)` logits.
+
+    A ConvNeXt (Liu et al., arXiv 2201.03545) with an overlapping stem. The
+    first weights are drawn from Keras's global seed
+    (`keras.utils.set_random_seed`).
+    """
+    images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255, name="rescaling")(images)
+    x = _augment(x, config)
+    x = _convolution(config.widths[0], config.stem_kernel_size, config.stem_stride, "stem")(x)
+    x = _normalization("stem_norm")(x)
+    drop_path_rates = _linear_rates(config)
+    for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+        if stage > 0:
+            x = _normalization(f"stage{stage}_downsample_norm")(x)
+            x = _convolution(width, 2, 2, f"stage{stage}_downsample")(x)
+        for block in range(depth):
+            x = convnext_block(x, config, next(drop_path_rates), f"stage{stage}_block{block}")
+    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    x = _normalization("head_norm")(x)
+    logits = _dense(config.num_classes, "logits")(x)
+    return keras.Model(images, logits, name=name)
+
+
+def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str) -> Any:
+    """One residual block: depthwise convolution, norm, inverted bottleneck.
+
+    Args:
+        x: `(N, H, W, C)` symbolic tensor; the block keeps its shape.
+        config: Kernel size, expansion, and which optional parts there are.
+        drop_path_rate: Chance to leave the branch out for a training image
+            (stochastic depth; Huang et al., arXiv 1603.09382).
+        name: Prefix of the layers' names.
+    """
+    width = x.shape[-1]
+    branch = layers.DepthwiseConv2D(
+        config.kernel_size,
+        padding="same",
+        # Keras counts a depthwise kernel's channels as its fan-in, though each
+        # output sees one of them; the scale takes them out again.
+        depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
+        name=f"{name}_depthwise",
+    )(x)
+    branch = _normalization(f"{name}_norm")(branch)
+    branch = _dense(config.expansion * width, f"{name}_expand")(branch)
+    # The tanh form: faster than erf, and the one that ONNX Runtime takes.
+    branch = ops.gelu(branch, approximate=True)
+    if config.global_response_norm:
+        branch = GlobalResponseNormalization(name=f"{name}_grn")(branch)
+    branch = _dense(width, f"{name}_project")(branch)
+    if config.layer_scale is not None:
+        branch = LayerScale(config.layer_scale, name=f"{name}_scale")(branch)
+    if drop_path_rate > 0:
+        # A dropout whose noise is one draw an image is stochastic depth.
+        noise_shape = (None, 1, 1, 1)
+        branch = layers.Dropout(drop_path_rate, noise_shape, name=f"{name}_drop_path")(branch)
+    return layers.Add(name=f"{name}_add")([x, branch])
+
+
+def build_inference_model(model: keras.Model) -> keras.Model:
+    """What is deployed: the same weights, no random layer, probabilities inside.
+
+    Args:
+        model: A trained model as `build_model` gives; its layers are shared.
+
+    Returns:
+        A model from `(N, 28, 28, 1)` uint8 images to a dict of
+        `probabilities`, `(N, C)` float32, and `label`, `(N,)` int32, the index
+        of the largest.
+    """
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if isinstance(layer, _RANDOM_LAYERS) else layer(*args, **kwargs)
+
+    trained = keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=call
+    )
+    probabilities = ops.softmax(trained.output)
+    outputs = {
+        "probabilities": probabilities,
+        "label": ops.cast(ops.argmax(probabilities, axis=-1), "int32"),
+    }
+    return keras.Model(trained.input, outputs, name=f"{model.name}_inference")
+
+
+def jit_compile() -> str | bool:
+    """What `Model.compile` should be told: XLA on JAX, if every layer allows it.
+
+    On TensorFlow XLA makes training on a CPU several times slower, and on
+    torch Keras runs eagerly.
+    """
+    return "auto" if keras.backend.backend() == "jax" else False
+
+
+def count_parameters(model: keras.Model) -> int:
+    """Trainable parameters; the states of random generators are not counted."""
+    return sum(int(ops.size(weight)) for weight in model.trainable_weights)
+
+
+def _augment(x: Any, config: ModelConfig) -> Any:
+    if config.augmentation == "affine":
+        affine = RandomAffine(config.rotation, config.shift, config.zoom, name="random_affine")
+        return affine(x)
+    if config.augmentation == "layers":
+        black = {"fill_mode": "constant", "fill_value": 0.0}
+        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **black)(x)
+        x = layers.RandomTranslation(
+            config.shift, config.shift, name="random_translation", **black
+        )(x)
+        return layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+    return x
+
+
+def _linear_rates(config: ModelConfig) -> Any:
+    blocks = sum(config.depths)
+    return (config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
+
+
+def _convolution(width: int, kernel_size: int, stride: int, name: str) -> keras.layers.Layer:
+    return layers.Conv2D(
+        width,
+        kernel_size,
+        stride,
+        padding="same",
+        kernel_initializer="lecun_normal",
+        name=name,
+    )
+
+
+def _dense(width: int, name: str) -> keras.layers.Layer:
+    return layers.Dense(width, kernel_initializer="lecun_normal", name=name)
+
+
+def _normalization(name: str) -> keras.layers.Layer:
+    return layers.LayerNormalization(epsilon=1e-6, name=name)

@@ -1,0 +1,139 @@
+"""Arrays to Matplotlib figures, and figures to files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from keras_digitnet.artifacts import written_whole
+
+_TRAINING, _VALIDATION = "#4477aa", "#cc6611"
+_MOST_CLASSES_WITH_COUNTS = 30
+
+
+def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
+    """Loss and accuracy over the epochs, training beside validation.
+
+    Args:
+        history: A row an epoch with `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        title: Stands above both.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _plot_metric(loss_axes, history, "loss")
+    loss_axes.set(ylabel="cross-entropy (nats, logarithmic)", yscale="log", title="Loss")
+    loss_axes.yaxis.set_major_formatter("{x:g}")
+    loss_axes.yaxis.set_minor_formatter("{x:g}")
+    loss_axes.tick_params(axis="y", which="minor", labelsize=7)
+    _plot_metric(accuracy_axes, history, "accuracy", percent=True)
+    accuracy_axes.set(ylabel="accuracy (%)", title="Accuracy")
+    best = min(range(len(history)), key=lambda epoch: history[epoch]["val_loss"])
+    for axes in (loss_axes, accuracy_axes):
+        axes.axvline(best + 1, color="0.6", linestyle=":", label=f"kept: epoch {best + 1}")
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str) -> Figure:
+    """Counts of answers for each true class; only the mistakes are coloured.
+
+    Args:
+        matrix: `(C, C)` counts; a row is a true class, a column an answer.
+        classes: The C names.
+        title: Stands above.
+    """
+    counts = np.asarray(matrix)
+    number = len(classes)
+    side = float(np.clip(2.5 + 0.55 * number, 5, 20))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    diagonal = np.eye(number, dtype=bool)
+    mistakes = np.ma.masked_where(diagonal, counts)
+    most = max(int(mistakes.max()) if number > 1 else 0, 1)
+    image = axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
+    axes.imshow(np.ma.masked_where(~diagonal, diagonal), cmap="Greys", vmin=0, vmax=8)
+    bar = figure.colorbar(image, ax=axes, label="mistakes (off the diagonal)", shrink=0.8)
+    bar.locator = MaxNLocator(integer=True, min_n_ticks=1)
+    if number <= _MOST_CLASSES_WITH_COUNTS:
+        for row, column in np.ndindex(counts.shape):
+            _write_count(axes, counts[row, column], row, column, most)
+    longest = max(map(len, classes))
+    axes.set_xticks(range(number), classes, rotation=90 if longest > 3 else 0)
+    axes.set_yticks(range(number), classes)
+    axes.set(xlabel="answer", ylabel="truth", title=title)
+    return figure
+
+
+def plot_mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    most: int = 24,
+) -> Figure:
+    """The errors that the model was surest of, each with truth, guess and probability.
+
+    Args:
+        images: `(N, 28, 28, 1)` uint8.
+        labels: `(N,)` integers.
+        probabilities: `(N, C)` float.
+        classes: The C names.
+        title: Stands above.
+        most: Number of pictures at the most.
+    """
+    answers = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(answers != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    columns = 6
+    rows = max(-(-len(worst) // columns), 1)
+    figure = Figure(figsize=(9, 1.95 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, index in zip(grid.flat, worst, strict=False):
+        axes.imshow(images[index, ..., 0], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(
+            f"truth {classes[labels[index]]}\n"
+            f"guess {classes[answers[index]]} ({confidence[index]:.0%})",
+            fontsize=9,
+        )
+    shown = f"the {len(worst)} surest of {len(wrong)} mistakes" if len(wrong) else "no mistake"
+    figure.suptitle(f"{title}: {shown}")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _plot_metric(
+    axes: Axes, history: Sequence[dict[str, float]], name: str, percent: bool = False
+) -> None:
+    epochs = range(1, len(history) + 1)
+    for key, label, colour in (
+        (name, "training (augmented)", _TRAINING),
+        (f"val_{name}", "validation", _VALIDATION),
+    ):
+        values = np.array([row[key] for row in history]) * (100 if percent else 1)
+        axes.plot(epochs, values, "o-", color=colour, label=label, markersize=4)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
+def _write_count(axes: Axes, count: int, row: int, column: int, most: int) -> None:
+    right = row == column
+    if count == 0 and not right:
+        axes.text(column, row, "·", ha="center", va="center", color="0.7")
+        return
+    colour = "white" if not right and count > 0.6 * most else "black"
+    weight = "normal" if right else "bold"
+    axes.text(column, row, f"{count}", ha="center", va="center", color=colour, weight=weight)

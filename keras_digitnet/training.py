@@ -1,0 +1,472 @@
+"""A whole run: schedule, callbacks, checkpoints, and everything that it leaves behind."""
+
+import contextlib
+import csv
+import io
+import itertools
+import logging
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_digitnet import environment, plots
+from keras_digitnet.artifacts import (
+    RunFolder,
+    create_run_folder,
+    write_json,
+    write_text,
+    written_whole,
+)
+from keras_digitnet.config import TrainConfig
+from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.evaluation import Report, evaluate
+from keras_digitnet.export import export_saved_model
+from keras_digitnet.inference import Classifier, load
+from keras_digitnet.model import build_model, count_parameters, jit_compile
+
+logger = logging.getLogger(__name__)
+
+History = list[dict[str, float]]
+
+_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where everything lies.
+        history: A row an epoch, as in `history.csv`.
+        metrics: As in `metrics.json`.
+        validation: Figures of the kept model on the validation images.
+        test: The same on the test images; `None` if they were left closed.
+    """
+
+    folder: RunFolder
+    history: History
+    metrics: dict[str, Any]
+    validation: Report
+    test: Report | None
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder.model_path
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C came; the message says what was kept and how to go on."""
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset | None = None,
+    *,
+    out_dir: str | Path = "runs",
+    verbose: int | str = "auto",
+) -> Run:
+    """Trains a model and writes a run folder.
+
+    Sets the global seeds of Python, NumPy and the backend.
+
+    Args:
+        config: What to train, and on what.
+        dataset: Images in place of those that `config.data` names.
+        out_dir: The run folder becomes a new folder in here.
+        verbose: As for `keras.Model.fit`: 0 silent, 1 a bar, 2 a line an
+            epoch; `auto` is Keras's choice.
+
+    Raises:
+        DigitNetError: The data is unusable, or the loss was not finite.
+        TrainingInterrupted: Ctrl-C; ends after the current batch.
+    """
+    dataset = dataset or _load(config)
+    # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
+    model_config = replace(config.network, num_classes=len(dataset.classes))
+    config = replace(
+        config,
+        data=dataset.source,
+        model=model_config,
+        learning_rate=config.peak_learning_rate,
+    )
+    folder = create_run_folder(Path(out_dir), config.preset, keras.backend.backend())
+    write_json(folder.config_path, _describe(config, dataset))
+    return _run(folder, config, dataset, verbose)
+
+
+def resume(
+    run_dir: str | Path, dataset: Dataset | None = None, *, verbose: int | str = "auto"
+) -> Run:
+    """Goes on with a run that was stopped; the end is as if it never had been.
+
+    Args:
+        run_dir: The run's folder.
+        dataset: The images the run was given, if it was given any.
+        verbose: As for `train`.
+
+    Raises:
+        DigitNetError: The folder holds no unfinished run, or the backend or the
+            images are not the run's own. Otherwise as `train`.
+    """
+    folder = RunFolder(Path(run_dir))
+    saved = folder.read_config()
+    config = TrainConfig.from_json(saved["train"])
+    if folder.metrics_path.is_file():
+        raise DigitNetError(f"{run_dir}: expected an unfinished run; this one is finished.")
+    if (backend := keras.backend.backend()) != saved["backend"]:
+        raise DigitNetError(
+            f"{run_dir}: expected the run's own backend, {saved['backend']}; received: {backend}."
+        )
+    dataset = dataset or _load(config)
+    if dataset.fingerprint() != saved["fingerprint"]:
+        raise DigitNetError(
+            f"{run_dir}: expected the run's own images ({saved['dataset']}); received: "
+            f"{dataset.name} with other content."
+        )
+    return _run(folder, config, dataset, verbose)
+
+
+def learning_rate_at(epoch: float, config: TrainConfig) -> float:
+    """Linear warm-up to the peak, then half a cosine down to 0.
+
+    Args:
+        epoch: Epochs since the start, with their fraction.
+        config: Peak, length of the warm-up, length of the run.
+    """
+    peak = config.peak_learning_rate
+    if epoch < config.warmup_epochs:
+        return peak * epoch / config.warmup_epochs
+    progress = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def batches(
+    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless shuffled batches, `steps` an epoch; each epoch's order follows from its number.
+
+    So a run that is resumed at an epoch sees what it would have seen. An epoch
+    is one permutation of the images, or as many as its steps need.
+    """
+    for epoch in itertools.count(first_epoch):
+        random = np.random.default_rng([seed, epoch])
+        passes = math.ceil(steps * batch_size / len(split))
+        order = np.concatenate([random.permutation(len(split)) for _ in range(passes)])
+        for index in order[: steps * batch_size].reshape(steps, batch_size):
+            yield split.images[index], split.labels[index]
+
+
+# The run, step by step
+
+
+def _load(config: TrainConfig) -> Dataset:
+    return load_dataset(config.data, seed=config.seed, validation_size=config.validation_size)
+
+
+def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int | str) -> Run:
+    logger.info(
+        "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
+        config.preset,
+        dataset.name,
+        len(dataset.train),
+        len(dataset.validation),
+        len(dataset.test),
+        folder.path,
+    )
+    keras.utils.set_random_seed(config.seed)
+    model = _build_and_compile(config, dataset)
+    history = _read_history(folder)
+    if history:
+        model.load_weights(folder.checkpoint_path(len(history)))
+    try:
+        _fit(model, folder, config, dataset, history, verbose)
+    except (TrainingInterrupted, DigitNetError) as stop:
+        raise type(stop)(f"{stop} {_keep_best(folder, config, dataset, history)}") from None
+    _save_model(model, folder, config, dataset)
+    if config.export:
+        export_saved_model(folder.model_path, folder.servable_dir)
+    return _finish(folder, config, dataset, history)
+
+
+def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    return build_model(config.network, name=_model_name(config, dataset))
+
+
+def _build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    model = _build(config, dataset)
+    optimizer = keras.optimizers.AdamW(config.peak_learning_rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=jit_compile(),
+    )
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def _model_name(config: TrainConfig, dataset: Dataset) -> str:
+    """The data set's name goes wherever the model goes."""
+    letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in dataset.name)
+    return f"digitnet_{config.preset}_{letters}"
+
+
+def _fit(
+    model: keras.Model,
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    history: History,
+    verbose: int | str,
+) -> None:
+    """Trains to the end, adds to `history`, and leaves the best weights in the model."""
+    steps = max(len(dataset.train) // config.batch_size, config.min_steps_per_epoch)
+    done = len(history)
+    patience_lost = done > 0 and done - best_epoch(history) >= config.patience
+    with _interrupt_flag() as interrupted:
+        model.fit(
+            batches(dataset.train, config.batch_size, steps, config.seed, done),
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=done if patience_lost else config.epochs,
+            validation_data=(dataset.validation.images, dataset.validation.labels),
+            validation_batch_size=_EVALUATION_BATCH,
+            shuffle=False,  # `batches` has done it
+            verbose=verbose,
+            callbacks=[
+                WarmupCosine(config, steps),
+                _Guard(interrupted),
+                _EarlyStopping(config.patience, folder, history),
+                _Checkpoint(folder, history),
+            ],
+        )
+
+
+def _save_model(
+    model: keras.Model, folder: RunFolder, config: TrainConfig, dataset: Dataset
+) -> None:
+    """Writes `model.keras` without the optimizer, which nobody who uses the model needs."""
+    bare = _build(config, dataset)
+    bare.set_weights(model.get_weights())
+    with written_whole(folder.model_path) as temporary:
+        bare.save(temporary)
+
+
+def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
+    """Saves the best model of an unfinished run, and says where it is."""
+    how = f"Go on with: keras-digitnet train --resume {folder.path}"
+    if not history:
+        return f"No epoch was finished, so there is no model yet. {how}"
+    best = best_epoch(history)
+    model = _build_and_compile(config, dataset)
+    model.load_weights(folder.checkpoint_path(best))
+    _save_model(model, folder, config, dataset)
+    accuracy = history[best - 1]["val_accuracy"]
+    return (
+        f"The best model so far (epoch {best}, validation accuracy {accuracy:.2%}) "
+        f"is kept: {folder.model_path}. {how}"
+    )
+
+
+def _finish(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> Run:
+    """Judges the file that was written, not the model in memory, and draws the pictures."""
+    classifier = load(folder.model_path)
+    validation, probabilities = _judge(classifier, dataset.validation)
+    shown, split, kind = validation, dataset.validation, "validation"
+    test = None
+    if config.test:
+        test, probabilities = _judge(classifier, dataset.test)
+        shown, split, kind = test, dataset.test, "test"
+    backend = keras.backend.backend()
+    title = f"DigitNet {config.preset} on {dataset.name}"
+    images_title = f"{title}, {len(split)} {kind} images"
+    classes = dataset.classes
+    curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")
+    confusion = plots.plot_confusion_matrix(shown.confusion_matrix, classes, images_title)
+    mistakes = plots.plot_mistakes(split.images, split.labels, probabilities, classes, images_title)
+    plots.save_figure(curves, folder.curves_path)
+    plots.save_figure(confusion, folder.confusion_matrix_path)
+    plots.save_figure(mistakes, folder.mistakes_path)
+    metrics = {
+        "dataset": dataset.name,
+        "preset": config.preset,
+        "backend": backend,
+        "seed": config.seed,
+        "parameters": count_parameters(_build(config, dataset)),
+        "epochs": len(history),
+        "best_epoch": best_epoch(history),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "versions": environment.versions(),
+        "validation": validation.to_json(),
+        "test": test.to_json() if test else None,
+    }
+    write_json(folder.metrics_path, metrics)
+    shutil.rmtree(folder.checkpoints_dir, ignore_errors=True)
+    return Run(folder, history, metrics, validation, test)
+
+
+def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
+    probabilities = classifier.predict(split.images).probabilities
+    return evaluate(probabilities, split.labels, classifier.classes), probabilities
+
+
+# What goes on inside `fit`
+
+
+class WarmupCosine(keras.callbacks.LearningRateScheduler):
+    """Sets the learning rate of `learning_rate_at` before every step."""
+
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        super().__init__(schedule=lambda epoch, _: learning_rate_at(epoch, config))
+        self._steps = steps
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        # `self.model` brings JAX's state back into the model's variables first,
+        # so that the assignment reaches the next step on every backend.
+        self._update_optimizer_lr(self.model.optimizer, self._epoch + (batch + 0.5) / self._steps)
+
+
+class _Guard(keras.callbacks.Callback):
+    """Ends training between two batches, on Ctrl-C or a loss that is not finite."""
+
+    def __init__(self, interrupted: threading.Event) -> None:
+        super().__init__()
+        self._interrupted = interrupted
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise DigitNetError(
+                f"The loss was {loss} in batch {batch + 1} of epoch {self._epoch + 1}; expected "
+                "a finite one. Try a lower --learning-rate."
+            )
+        if self._interrupted.is_set():
+            raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.")
+
+
+class _EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's early stopping, which also knows the epochs before a resume."""
+
+    def __init__(self, patience: int, folder: RunFolder, history: History) -> None:
+        super().__init__("val_loss", patience=patience, restore_best_weights=True)
+        self._folder = folder
+        self._history = history
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        super().on_train_begin(logs)
+        if not self._history:
+            return
+        epochs = len(self._history)
+        best = best_epoch(self._history)
+        self.best = self._history[best - 1]["val_loss"]
+        self.best_epoch = best - 1
+        self.wait = epochs - best
+        self.model.load_weights(self._folder.checkpoint_path(best))
+        self.best_weights = self.model.get_weights()
+        self.model.load_weights(self._folder.checkpoint_path(epochs))
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """After each epoch writes the history and the whole state of training.
+
+    The history comes first: rows beyond the newest checkpoint are cut off on
+    resuming. Besides the newest checkpoint the best one is kept.
+    """
+
+    def __init__(self, folder: RunFolder, history: History) -> None:
+        super().__init__()
+        self._folder = folder
+        self._history = history
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seconds = round(time.perf_counter() - self._started, 3)
+        row = {key: float(value) for key, value in (logs or {}).items()} | {"seconds": seconds}
+        self._history.append({column: row[column] for column in _COLUMNS})
+        _write_history(self._folder, self._history)
+        with written_whole(self._folder.checkpoint_path(epoch + 1)) as temporary:
+            self.model.save_weights(temporary)
+        kept = {epoch + 1, best_epoch(self._history)}
+        for epochs, path in self._folder.checkpoints().items():
+            if epochs not in kept:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second acts as it always does."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # signals reach the main thread only
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, previous)
+        logger.warning("Stopping after this batch; press Ctrl-C again to stop at once.")
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+# What a run remembers
+
+
+def best_epoch(history: History) -> int:
+    """The number of the first epoch, from 1 on, with the lowest validation loss."""
+    return 1 + min(range(len(history)), key=lambda index: history[index]["val_loss"])
+
+
+def _describe(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "classes": list(dataset.classes),
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint(),
+        "backend": keras.backend.backend(),
+        "train": config.to_json(),
+    }
+
+
+def _write_history(folder: RunFolder, history: History) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", *_COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": epoch, **row} for epoch, row in enumerate(history, start=1))
+    write_text(folder.history_path, text.getvalue())
+
+
+def _read_history(folder: RunFolder) -> History:
+    """The epochs up to the newest checkpoint; none where there is no checkpoint."""
+    epochs = max(folder.checkpoints(), default=0)
+    if epochs == 0:
+        return []
+    with folder.history_path.open(newline="") as file:
+        rows = list(csv.DictReader(file))[:epochs]
+    return [{column: float(row[column]) for column in _COLUMNS} for row in rows]
