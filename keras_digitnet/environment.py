@@ -1,10 +1,13 @@
 """Which backend computes, on what, and in which versions; Apple's plugin included."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
 
 from keras_digitnet.errors import DigitNetError
 
@@ -48,8 +51,9 @@ def select_backend(name: str | None = None) -> str:
     if name == "tensorflow" and (problem := metal_problem()):
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
-    # TensorFlow's start-up notes are for its developers; an error still shows.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if name == "tensorflow":
+        with _native_notes_dropped():
+            devices(name)
     return name
 
 
@@ -116,6 +120,29 @@ def metal_problem() -> str | None:
         "import fails beside it. Either: pip uninstall tensorflow-metal, "
         "or: pip install 'tensorflow<2.20'"
     )
+
+
+@contextlib.contextmanager
+def _native_notes_dropped() -> Iterator[None]:
+    """Drops what native code writes to stderr, unless an exception makes it matter.
+
+    TensorFlow greets with several lines for its own developers, before any of
+    its settings for logging take effect.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _version(package: str) -> str | None:

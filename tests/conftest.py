@@ -1,0 +1,108 @@
+"""Real parts on a small scale; which backend runs is KERAS_BACKEND's choice."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from keras_digitnet.config import ModelConfig, TrainConfig
+from keras_digitnet.data import Dataset, Split, load_dataset
+
+ROOT = Path(__file__).parents[1]
+
+# Every optional part of a block, at a size that trains in a second.
+TINY = ModelConfig(
+    widths=(8, 12),
+    depths=(1, 1),
+    expansion=2,
+    kernel_size=3,
+    global_response_norm=True,
+    layer_scale=0.5,
+    drop_path_rate=0.2,
+)
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    import keras
+
+    return keras.backend.backend()
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """scikit-learn's bundled digits in MNIST's form."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Dataset) -> Dataset:
+    return Dataset(
+        digits.name,
+        digits.source,
+        digits.classes,
+        digits.train[:320],
+        digits.validation,
+        digits.test[:100],
+    )
+
+
+@pytest.fixture
+def tiny_config() -> TrainConfig:
+    return TrainConfig(
+        preset="nano",
+        data="digits",
+        epochs=3,
+        batch_size=32,
+        min_steps_per_epoch=10,
+        export=False,
+        model=TINY,
+    )
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """Real MNIST; skips where nobody says where it is."""
+    source = os.environ.get("KERAS_DIGITNET_DATA")
+    if not source:
+        pytest.skip("needs real MNIST: KERAS_DIGITNET_DATA names no file")
+    dataset = load_dataset(source)
+    if (len(dataset.train) + len(dataset.validation), len(dataset.test)) != (60_000, 10_000):
+        pytest.skip(f"needs real MNIST: KERAS_DIGITNET_DATA names {source}")
+    return dataset
+
+
+@pytest.fixture
+def random_images() -> Callable[[int], Split]:
+    def make(count: int) -> Split:
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (count, 28, 28, 1), np.uint8)
+        return Split(images, random.integers(0, 10, count))
+
+    return make
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `keras-digitnet` as a user does: a process of its own, in an empty folder."""
+
+    def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+        changed = {**os.environ, "KERAS_DIGITNET_DATA": "", **environment}
+        return subprocess.run(
+            [sys.executable, "-m", "keras_digitnet", *map(str, arguments)],
+            cwd=tmp_path,
+            env={name: value for name, value in changed.items() if value is not None},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,74 @@
+import json
+from typing import Any
+
+import pytest
+
+from keras_digitnet.config import PRESETS, ModelConfig, TrainConfig
+from keras_digitnet.errors import DigitNetError
+
+
+def test_json_round_trip() -> None:
+    config = TrainConfig(
+        preset="nano", seed=7, learning_rate=0.1, model=ModelConfig(widths=(8,), depths=(1,))
+    )
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_config_without_a_network_takes_the_presets() -> None:
+    config = TrainConfig(preset="nano")
+    assert config.network == PRESETS["nano"].model
+    assert config.peak_learning_rate == PRESETS["nano"].learning_rate
+
+
+@pytest.mark.parametrize(("preset", "most"), [("nano", 10_000), ("small", 65_000), ("base", 500_000)])
+def test_presets_keep_to_their_size(preset: str, most: int) -> None:
+    assert PRESETS[preset].parameters <= most
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "huge"}, "preset: expected one of nano, small, base; received: 'huge'"),
+        ({"epochs": 0}, "epochs: expected a whole number of 1 or more; received: 0"),
+        ({"epochs": 2.5}, "epochs: expected a whole number"),
+        ({"epochs": True}, "epochs: expected a whole number"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a number"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a number"),
+        ({"warmup_epochs": 11}, "warmup_epochs: expected a number from 0 to 10; received: 11"),
+        ({"validation_size": 1.0}, "validation_size"),
+        ({"seed": -1}, "seed: expected 0 to 4294967295; received: -1"),
+        ({"data": ""}, "data"),
+        ({"test": 1}, "test: expected true or false"),
+        ({"model": 3}, "model: expected a ModelConfig"),
+    ],
+)
+def test_a_bad_run_is_one_message(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(DigitNetError, match=message):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"widths": ()},
+        {"widths": (8, -1)},
+        {"widths": "88"},
+        {"depths": (1,)},
+        {"augmentation": "mixup"},
+        {"rotation": 181},
+        {"drop_path_rate": 1.0},
+        {"num_classes": 1},
+        {"kernel_size": 0},
+        {"layer_scale": "big"},
+        {"global_response_norm": 1},
+    ],
+)
+def test_a_bad_network_is_one_message(values: dict[str, Any]) -> None:
+    with pytest.raises(DigitNetError, match=f"{next(iter(values))}: expected .* received: "):
+        ModelConfig(**values)
+
+
+@pytest.mark.parametrize("values", [None, [], {}, {"preset": "nano", "colour": "red"}])
+def test_json_of_another_kind_is_refused(values: Any) -> None:
+    with pytest.raises(DigitNetError, match="TrainConfig: expected"):
+        TrainConfig.from_json(values)

@@ -1,0 +1,445 @@
+import contextlib
+import gzip
+import hashlib
+import http.server
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_digitnet import data
+from keras_digitnet.data import Split, load_dataset
+from keras_digitnet.errors import DigitNetError
+
+MakeImages = Callable[[int], Split]
+
+
+def save_npz(path: Path, **arrays: Any) -> Path:
+    random = np.random.default_rng(0)
+    standard = {
+        "x_train": random.integers(0, 256, (200, 28, 28), np.uint8),
+        "y_train": np.arange(200, dtype=np.uint8) % 10,
+        "x_test": random.integers(0, 256, (50, 28, 28), np.uint8),
+        "y_test": np.arange(50, dtype=np.uint8) % 10,
+    }
+    chosen = {key: value for key, value in (standard | arrays).items() if value is not None}
+    np.savez(path, **chosen)
+    return path
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def save_idx_folder(
+    folder: Path, images: np.ndarray, labels: np.ndarray, prefix: str = "", suffix: str = ""
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    pack = gzip.compress if suffix else bytes
+    test = "test" if prefix.startswith("emnist") else "t10k"
+    for split in ("train", test):
+        name = f"{prefix}{split}-%s-ubyte{suffix}"
+        (folder / (name % "images-idx3")).write_bytes(pack(idx(images)))
+        (folder / (name % "labels-idx1")).write_bytes(pack(idx(labels)))
+    return folder
+
+
+def save_class_folders(folder: Path, classes: str, count: int = 20, size: int = 28) -> Path:
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (size, size), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+# What comes in
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_as_mnist_publishes_them(
+    tmp_path: Path, random_images: MakeImages, suffix: str
+) -> None:
+    split = random_images(200)
+    labels = np.arange(200) % 10
+    dataset = load_dataset(
+        str(save_idx_folder(tmp_path, split.images[..., 0], labels, suffix=suffix))
+    )
+    assert dataset.classes == tuple("0123456789")
+    assert np.array_equal(dataset.test.images, split.images)
+    assert np.array_equal(dataset.test.labels, labels)
+
+
+def test_emnist_letters_are_set_upright_and_named(tmp_path: Path, random_images: MakeImages) -> None:
+    upright = random_images(260).images
+    labels = np.arange(260) % 26 + 1
+    lying = upright[..., 0].transpose(0, 2, 1)
+    folder = save_idx_folder(tmp_path, lying, labels, prefix="emnist-letters-", suffix=".gz")
+    mapping = "".join(f"{label} {64 + label} {96 + label}\n" for label in range(1, 27))
+    (folder / "emnist-letters-mapping.txt").write_text(mapping)
+    dataset = load_dataset(str(folder))
+    assert dataset.name == "emnist-letters"
+    assert dataset.classes == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert np.array_equal(dataset.test.labels, labels - 1)
+    assert np.array_equal(dataset.test.images, upright)
+
+
+def test_emnist_letters_without_their_mapping_keep_their_numbers(
+    tmp_path: Path, random_images: MakeImages
+) -> None:
+    images = random_images(260).images[..., 0]
+    labels = np.arange(260) % 26 + 1
+    folder = save_idx_folder(tmp_path, images, labels, prefix="emnist-letters-")
+    assert load_dataset(str(folder)).classes == tuple(str(n) for n in range(1, 27))
+
+
+def test_class_folders_with_train_and_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_class_folders(tmp_path / "train", "abc", size=28)
+    save_class_folders(tmp_path / "test", "ac", count=3)
+    dataset = load_dataset(str(tmp_path), validation_size=0.1)
+    assert dataset.classes == ("a", "b", "c")
+    assert (len(dataset.train), len(dataset.validation)) == (54, 6)
+    assert dataset.test.labels.tolist() == [0, 0, 0, 2, 2, 2]
+    assert caplog.text == ""
+    first = np.asarray(Image.open(tmp_path / "test" / "a" / "0.png"))
+    assert np.array_equal(dataset.test.images[0, ..., 0], first)
+
+
+def test_class_folders_of_another_size_are_resized_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_class_folders(tmp_path, "12", size=40)
+    dataset = load_dataset(str(tmp_path), validation_size=0.1)
+    assert dataset.train.images.shape[1:] == (28, 28, 1)
+    assert len(dataset.test) == 8  # a fifth, as no test/ is there
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 40 images are not 28x28 and were resized."
+    ]
+
+
+def test_bundled_digits_have_the_form_of_mnist() -> None:
+    dataset = load_dataset("digits")
+    images = np.concatenate([dataset.train.images, dataset.test.images])[..., 0].astype(float)
+    assert (images.max(axis=(1, 2)) > 150).all()
+    mass = images.sum(axis=(1, 2))
+    rows = (images.sum(axis=2) * np.arange(28)).sum(axis=1) / mass
+    columns = (images.sum(axis=1) * np.arange(28)).sum(axis=1) / mass
+    assert np.abs(rows - 13.5).max() <= 0.51
+    assert np.abs(columns - 13.5).max() <= 0.51
+
+
+# Splits
+
+
+def test_the_validation_split_is_stratified_and_seeded() -> None:
+    first, again, other = (load_dataset("digits", seed=seed) for seed in (1, 1, 2))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    shares = np.bincount(first.validation.labels) / len(first.validation)
+    assert np.abs(shares - 0.1).max() < 0.04
+    assert len(load_dataset("digits", validation_size=0.2).validation) == 288
+
+
+def test_no_image_is_in_two_splits_and_no_seed_moves_the_test_set() -> None:
+    first, other = load_dataset("digits", seed=1), load_dataset("digits", seed=2)
+    assert np.array_equal(first.test.images, other.test.images)
+    parts = [{image.tobytes() for image in split.images} for split in
+             (first.train, first.validation, first.test)]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+# Where `auto` looks
+
+
+def test_auto_takes_what_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_npz(tmp_path / "mine.npz")
+    monkeypatch.setenv("KERAS_DIGITNET_DATA", str(path))
+    dataset = load_dataset("auto")
+    assert (dataset.name, dataset.source) == ("mine", str(path))
+    monkeypatch.setenv("KERAS_DIGITNET_DATA", str(tmp_path / "gone"))
+    with pytest.raises(DigitNetError, match="KERAS_DIGITNET_DATA: expected a file or folder"):
+        load_dataset("auto")
+
+
+def test_auto_takes_kerass_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    save_npz(tmp_path / "datasets" / "mnist.npz")
+    assert (load_dataset("auto").name, load_dataset("mnist").source) == ("mnist", "mnist")
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A real server in the place of the one that publishes the data; an empty Keras cache."""
+    root = tmp_path / "published"
+    root.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(root))
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if not self.path.endswith("slow.npz"):
+                return super().do_GET()
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    self.wfile.write(b"drop")
+                    self.wfile.flush()
+                    time.sleep(0.05)
+            return None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, "_KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
+    yield root
+    server.shutdown()
+    server.server_close()
+
+
+def test_mnist_is_downloaded_once_and_checked(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_npz(published / "mnist.npz")
+    with pytest.raises(DigitNetError, match="sha256 .* is right"):
+        load_dataset("mnist")
+    assert not list(published.parent.glob("keras/**/*.npz"))  # what is wrong is not kept
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(data, "_MNIST_SHA256", right)
+    first = load_dataset("mnist")
+    path.unlink()
+    assert load_dataset("auto").fingerprint() == first.fingerprint()
+
+
+def test_fashion_mnist_is_downloaded_with_its_names(
+    published: Path, monkeypatch: pytest.MonkeyPatch, random_images: MakeImages
+) -> None:
+    images, labels = random_images(100).images[..., 0], np.arange(100) % 10
+    save_idx_folder(published, images, labels, suffix=".gz")
+    hashes = {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in published.iterdir()
+    }
+    assert hashes.keys() == data._FASHION_MNIST_MD5.keys()
+    monkeypatch.setattr(data, "_FASHION_MNIST_MD5", hashes)
+    dataset = load_dataset("fashion_mnist", validation_size=0.1)
+    assert dataset.name == "fashion_mnist"
+    assert dataset.classes[:2] == ("T-shirt/top", "Trouser")
+
+
+def test_a_slow_download_ends(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "DOWNLOAD_SECONDS", 0.3)
+    with pytest.raises(DigitNetError, match=r"received: not done in 0 s\. .*--data PATH"):
+        data._cached("slow.npz", "sha256", "0" * 64)
+    assert not list(published.parent.glob("keras/**/*slow.npz"))
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port where nobody listens, and an empty Keras cache."""
+    monkeypatch.setattr(data, "_KERAS_DATASETS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_a_network_auto_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert load_dataset("auto").name == "digits"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "\n" not in warnings[0]
+    assert "MNIST cannot be downloaded" in warnings[0]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_without_a_network_what_was_named_fails(name: str) -> None:
+    with pytest.raises(DigitNetError, match="expected to download it; received: .*--data PATH"):
+        load_dataset(name)
+
+
+# What is refused
+
+NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no test images": ({"x_test": None}, "expected the arrays x_train, .* received: x_train"),
+    "another size": (
+        {"x_train": np.zeros((200, 8, 8), np.uint8)},
+        r"training set: expected images of shape \(N, 28, 28\).*\(200, 8, 8\)",
+    ),
+    "no images": (
+        {"x_train": np.zeros((0, 28, 28), np.uint8), "y_train": np.zeros(0, np.uint8)},
+        "N at least 1",
+    ),
+    "floats": (
+        {"x_train": np.zeros((200, 28, 28), np.float32)},
+        r"expected whole numbers from 0 to 255 \(uint8\); received: float32\.",
+    ),
+    "NaN": (
+        {"x_test": np.full((50, 28, 28), np.nan, np.float32)},
+        "test set: .*received: float32 with NaN or infinity",
+    ),
+    "negative values": (
+        {"x_train": np.full((200, 28, 28), -1)},
+        "expected values from 0 to 255; received: -1 to -1",
+    ),
+    "fewer labels": (
+        {"y_train": np.zeros(199, np.uint8)},
+        r"as many labels as images \(200\); received: 199",
+    ),
+    "one-hot labels": (
+        {"y_train": np.zeros((200, 10), np.uint8)},
+        r"labels of shape \(N,\) .*received: uint8 \(200, 10\)",
+    ),
+    "labels of NaN": ({"y_train": np.full(200, np.nan)}, "in whole numbers; received: float64"),
+    "a gap": (
+        {"y_train": np.arange(200) % 2 * 5},
+        r"labels out of range: .*received: 0, 5\.",
+    ),
+    "negative labels": ({"y_train": np.arange(200) % 10 - 1}, "labels out of range"),
+    "one class": ({"y_train": np.zeros(200, np.uint8)}, "labels out of range: expected two"),
+    "a test class that training lacks": (
+        {"y_test": np.full(50, 200, np.uint8)},
+        "the test set has classes that the training set lacks; received: 200",
+    ),
+    "pickled objects": ({"x_train": np.array([{}], object)}, "expected a .npz file"),
+    "a class of one image": (
+        {"y_train": np.array([1] + [0] * 199)},
+        "too few images to hold back",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", NPZ_MISTAKES)
+def test_a_bad_npz_is_one_message_with_its_path(tmp_path: Path, mistake: str) -> None:
+    arrays, message = NPZ_MISTAKES[mistake]
+    path = save_npz(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(DigitNetError, match=message) as caught:
+        load_dataset(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_cut_npz_is_one_message(tmp_path: Path, keep: int) -> None:
+    path = save_npz(tmp_path / "cut.npz")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DigitNetError, match=r"cut\.npz: expected a \.npz file"):
+        load_dataset(str(path))
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros((3, 28, 28), np.uint8))
+    with pytest.raises(DigitNetError, match=r"received: a single array"):
+        load_dataset(str(path))
+
+
+IMAGES = np.zeros((20, 28, 28), np.uint8)
+IDX_MISTAKES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "expected an IDX file .* received: magic none"),
+    "of labels": (idx(IMAGES[:, 0, 0]), "received: magic 00000801"),
+    "of another type": (b"\0\0\x0d\x03" + bytes(12), "received: magic 00000d03"),
+    "without its sizes": (idx(IMAGES)[:9], "the IDX header is cut short"),
+    "cut": (idx(IMAGES)[:-1], r"expected 15680 bytes for shape \(20, 28, 28\); received: 15679"),
+    "too long": (idx(IMAGES) + b"x", "received: more"),
+    "lying about its size": (
+        b"\0\0\x08\x03" + b"\xff" * 12,
+        "expected .* bytes for shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("mistake", IDX_MISTAKES)
+def test_a_bad_idx_file_is_one_message_with_its_path(
+    tmp_path: Path, mistake: str, suffix: str
+) -> None:
+    content, message = IDX_MISTAKES[mistake]
+    folder = save_idx_folder(tmp_path, IMAGES, np.arange(20) % 10, suffix=suffix)
+    path = folder / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    with pytest.raises(DigitNetError, match=message) as caught:
+        load_dataset(str(folder))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"plain bytes", gzip.compress(idx(IMAGES))[:-9]])
+def test_a_damaged_gzip_file_is_one_message(tmp_path: Path, content: bytes) -> None:
+    folder = save_idx_folder(tmp_path, IMAGES, np.arange(20) % 10, suffix=".gz")
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DigitNetError, match=r"train-images-idx3-ubyte\.gz: expected"):
+        load_dataset(str(folder))
+
+
+def test_idx_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
+    folder = save_idx_folder(tmp_path / "a", IMAGES, np.arange(20) % 10)
+    (folder / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(DigitNetError, match="expected its labels beside it"):
+        load_dataset(str(folder))
+    (folder / "train-images-idx3-ubyte").unlink()
+    with pytest.raises(DigitNetError, match="expected train-images-idx3-ubyte; received: t10k"):
+        load_dataset(str(folder))
+    for prefix in ("emnist-letters-", "emnist-digits-"):
+        save_idx_folder(tmp_path / "b", IMAGES, np.arange(20) % 10, prefix=prefix)
+    with pytest.raises(DigitNetError, match="expected one data set; received: emnist-digits-, "):
+        load_dataset(str(tmp_path / "b"))
+
+
+def test_folders_that_hold_no_data_set_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DigitNetError, match="the folder is empty"):
+        load_dataset(str(tmp_path))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DigitNetError, match=r"a folder of images for each class \(0/, 1/, ...\)"):
+        load_dataset(str(tmp_path))
+    (tmp_path / "0").mkdir()
+    with pytest.raises(DigitNetError, match="the class folders; they are empty"):
+        load_dataset(str(tmp_path))
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DigitNetError, match="expected train/ beside test/"):
+        load_dataset(str(tmp_path))
+    with pytest.raises(DigitNetError, match="expected auto, mnist, .*'/nowhere', which does not"):
+        load_dataset("/nowhere")
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    save_class_folders(tmp_path, "01")
+    bad = tmp_path / "1" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(DigitNetError, match=r"1/7\.png: expected an image"):
+        load_dataset(str(tmp_path))
+    bad.write_text("no picture")
+    with pytest.raises(DigitNetError, match=r"1/7\.png: expected an image"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_class_that_only_test_has_is_refused(tmp_path: Path) -> None:
+    save_class_folders(tmp_path / "train", "01")
+    save_class_folders(tmp_path / "test", "02", count=2)
+    with pytest.raises(DigitNetError, match=r"test/2: expected only the class folders 0, 1"):
+        load_dataset(str(tmp_path))
+
+
+def test_real_mnist_is_what_was_published(mnist: data.Dataset) -> None:
+    """The md5 of the published, unpacked t10k-images-idx3-ubyte."""
+    assert mnist.classes == tuple("0123456789")
+    content = idx(mnist.test.images[..., 0])
+    assert hashlib.md5(content).hexdigest() == "2646ac647ad5339dbf082846283269ea"
