@@ -21,7 +21,7 @@ def _is_number(value: object, low: float, high: float) -> bool:
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and low <= value <= high
+        and low <= float(value) <= high
     )
 
 
@@ -33,7 +33,7 @@ class _Record:
     """JSON round trip for a frozen dataclass."""
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -186,7 +186,7 @@ class TrainConfig(_Record):
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float | None = None
-    warmup_epochs: float = 1.0
+    warmup_epochs: float = 0.5
     weight_decay: float = 0.05
     validation_size: float = 0.05
     patience: int = 5

@@ -28,7 +28,7 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescaling")(images)
-    x = _augment(x, config)
+    x = augment(x, config)
     x = _convolution(config.widths[0], config.stem_kernel_size, config.stem_stride, "stem")(x)
     x = _normalization("stem_norm")(x)
     drop_path_rates = _linear_rates(config)
@@ -78,6 +78,21 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
     return layers.Add(name=f"{name}_add")([x, branch])
 
 
+def augment(x: Any, config: ModelConfig) -> Any:
+    """The random rotation, shift and zoom that `config.augmentation` asks for."""
+    if config.augmentation == "affine":
+        affine = RandomAffine(config.rotation, config.shift, config.zoom, name="random_affine")
+        return affine(x)
+    if config.augmentation == "layers":
+        black = {"fill_mode": "constant", "fill_value": 0.0}
+        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **black)(x)
+        x = layers.RandomTranslation(
+            config.shift, config.shift, name="random_translation", **black
+        )(x)
+        return layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+    return x
+
+
 def build_inference_model(model: keras.Model) -> keras.Model:
     """What is deployed: the same weights, no random layer, probabilities inside.
 
@@ -125,20 +140,6 @@ def _gelu(x: Any) -> Any:
     is a sixth shorter than with the tanh form.
     """
     return ops.silu(x * 1.702) * (1 / 1.702)
-
-
-def _augment(x: Any, config: ModelConfig) -> Any:
-    if config.augmentation == "affine":
-        affine = RandomAffine(config.rotation, config.shift, config.zoom, name="random_affine")
-        return affine(x)
-    if config.augmentation == "layers":
-        black = {"fill_mode": "constant", "fill_value": 0.0}
-        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **black)(x)
-        x = layers.RandomTranslation(
-            config.shift, config.shift, name="random_translation", **black
-        )(x)
-        return layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
-    return x
 
 
 def _linear_rates(config: ModelConfig) -> Any:

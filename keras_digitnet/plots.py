@@ -61,7 +61,7 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str)
     bar.locator = MaxNLocator(integer=True, min_n_ticks=1)
     if number <= _MOST_CLASSES_WITH_COUNTS:
         for row, column in np.ndindex(counts.shape):
-            _write_count(axes, counts[row, column], row, column, most)
+            _write_count(axes, int(counts[row, column]), row, column, most)
     longest = max(map(len, classes))
     axes.set_xticks(range(number), classes, rotation=90 if longest > 3 else 0)
     axes.set_yticks(range(number), classes)

@@ -20,7 +20,9 @@ def test_a_config_without_a_network_takes_the_presets() -> None:
     assert config.peak_learning_rate == PRESETS["nano"].learning_rate
 
 
-@pytest.mark.parametrize(("preset", "most"), [("nano", 10_000), ("small", 65_000), ("base", 500_000)])
+@pytest.mark.parametrize(
+    ("preset", "most"), [("nano", 10_000), ("small", 65_000), ("base", 500_000)]
+)
 def test_presets_keep_to_their_size(preset: str, most: int) -> None:
     assert PRESETS[preset].parameters <= most
 

@@ -78,7 +78,9 @@ def test_idx_files_as_mnist_publishes_them(
     assert np.array_equal(dataset.test.labels, labels)
 
 
-def test_emnist_letters_are_set_upright_and_named(tmp_path: Path, random_images: MakeImages) -> None:
+def test_emnist_letters_are_set_upright_and_named(
+    tmp_path: Path, random_images: MakeImages
+) -> None:
     upright = random_images(260).images
     labels = np.arange(260) % 26 + 1
     lying = upright[..., 0].transpose(0, 2, 1)
@@ -152,8 +154,10 @@ def test_the_validation_split_is_stratified_and_seeded() -> None:
 def test_no_image_is_in_two_splits_and_no_seed_moves_the_test_set() -> None:
     first, other = load_dataset("digits", seed=1), load_dataset("digits", seed=2)
     assert np.array_equal(first.test.images, other.test.images)
-    parts = [{image.tobytes() for image in split.images} for split in
-             (first.train, first.validation, first.test)]
+    parts = [
+        {image.tobytes() for image in split.images}
+        for split in (first.train, first.validation, first.test)
+    ]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
 
 
@@ -234,9 +238,7 @@ def test_fashion_mnist_is_downloaded_with_its_names(
 ) -> None:
     images, labels = random_images(100).images[..., 0], np.arange(100) % 10
     save_idx_folder(published, images, labels, suffix=".gz")
-    hashes = {
-        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in published.iterdir()
-    }
+    hashes = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in published.iterdir()}
     assert hashes.keys() == data._FASHION_MNIST_MD5.keys()
     monkeypatch.setattr(data, "_FASHION_MNIST_MD5", hashes)
     dataset = load_dataset("fashion_mnist", validation_size=0.1)

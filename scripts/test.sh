@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Lints, checks formats and types, and runs the tests: all of them on TensorFlow, those that
+# depend on the backend on JAX and torch too. Its arguments go to pytest.
+#
+# KERAS_DIGITNET_DATA=PATH names real MNIST for the tests that need it; without it they are skipped.
+set -euo pipefail
+
+if [ -n "${KERAS_DIGITNET_DATA:-}" ]; then
+    KERAS_DIGITNET_DATA=$(realpath "$KERAS_DIGITNET_DATA")
+    export KERAS_DIGITNET_DATA
+fi
+# One version of torch for every machine. On Linux its default build brings CUDA, several GB;
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes the small one.
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,jax,torch]'
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m mypy
+for backend in tensorflow jax torch; do
+    echo "Tests on $backend"
+    only=(-m backends)
+    [ "$backend" = tensorflow ] && only=()
+    KERAS_BACKEND=$backend "$python" -m pytest --durations 5 "${only[@]}" "$@"
+done

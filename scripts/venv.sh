@@ -1,0 +1,39 @@
+# Sourced by the other scripts: leaves them in the checkout with its own .venv ready in $python.
+# Usage: source scripts/venv.sh WHAT_PIP_INSTALLS...
+#
+# The environment is made once, from the newest Python 3.11-3.13 that works here, and brought up
+# to date when pyproject.toml or the list changes.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+python=.venv/bin/python
+
+find_python() {
+    local candidate
+    for candidate in python3.13 python3.12 python3.11 python3 python; do
+        # A name on the PATH may be a stub, another version, or lack venv; only running it tells.
+        if "$candidate" -c 'import ensurepip, sys, venv
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+if ! "$python" -c '' >/dev/null 2>&1; then
+    if ! base=$(find_python); then
+        echo "Error: expected Python 3.11, 3.12 or 3.13 with its venv module on the PATH;" \
+            "found none. Install one (Debian: apt install python3-venv) and run this again." >&2
+        exit 2
+    fi
+    echo "Making .venv with $("$base" --version) ..." >&2
+    rm -rf .venv
+    "$base" -m venv .venv
+fi
+
+stamp=.venv/installed-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
+if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+    echo "Installing keras_digitnet into .venv (once; a few minutes) ..." >&2
+    "$python" -m pip install --quiet --disable-pip-version-check "$@"
+    touch "$stamp"
+fi

@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.evaluation import calibration_error, evaluate
+
+CLASSES = ("1", "7", "9")
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],  # right
+        [0.1, 0.6, 0.3],  # right
+        [0.1, 0.2, 0.7],  # a 7 read as 9
+        [0.0, 0.6, 0.4],  # a 9 read as 7
+        [0.7, 0.2, 0.1],  # a 9 read as 1: not even second
+    ],
+    np.float32,
+)
+LABELS = np.array([0, 1, 1, 2, 2])
+
+
+def test_the_figures_are_those_done_by_hand() -> None:
+    report = evaluate(PROBABILITIES, LABELS, CLASSES)
+    assert report.n == 5
+    assert report.accuracy == pytest.approx(2 / 5)
+    assert report.top2_accuracy == pytest.approx(4 / 5)
+    assert report.loss == pytest.approx(-np.log([0.8, 0.6, 0.2, 0.4, 0.1]).mean(), rel=1e-5)
+    assert report.confusion_matrix == ((1, 0, 0), (0, 1, 1), (1, 1, 0))
+    one, seven, nine = report.per_class
+    assert (one.name, one.precision, one.recall, one.support) == ("1", 0.5, 1.0, 1)
+    assert (seven.precision, seven.recall, seven.f1) == (0.5, 0.5, 0.5)
+    assert (nine.precision, nine.recall, nine.support) == (0.0, 0.0, 2)
+    assert [(pair.classes, pair.count) for pair in report.most_confused] == [
+        (("7", "9"), 2),
+        (("1", "9"), 1),
+    ]
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins: confidence 0.6 right half the time, confidence 0.9 always."""
+    probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
+    labels = np.array([0, 1, 0, 0])
+    assert calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    assert calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def test_certainty_in_the_wrong_class_costs_much_but_not_infinity() -> None:
+    report = evaluate(np.eye(3)[[1, 1, 1]], np.array([0, 1, 2]), CLASSES)
+    assert 10 < report.loss < 11
+
+
+def test_the_report_is_json() -> None:
+    report = evaluate(PROBABILITIES, LABELS, CLASSES)
+    values = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert {"accuracy", "loss", "top2_accuracy", "n"} <= values.keys()
+    assert values["most_confused"][0] == {"classes": ["7", "9"], "count": 2}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels"),
+    [
+        (PROBABILITIES[:, :2], LABELS),
+        (PROBABILITIES[:4], LABELS),
+        (np.zeros((0, 3)), np.zeros(0, int)),
+        (np.full((5, 3), np.nan), LABELS),
+    ],
+    ids=["classes", "rows", "nothing", "NaN"],
+)
+def test_what_does_not_fit_is_refused(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    with pytest.raises(DigitNetError, match="expected .* received: "):
+        evaluate(probabilities, labels, CLASSES)

@@ -1,0 +1,132 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import ndimage
+
+from keras_digitnet.data import Dataset
+from keras_digitnet.layers import GlobalResponseNormalization, LayerScale, RandomAffine
+
+pytestmark = pytest.mark.backends
+
+
+def transform(
+    images: np.ndarray, angle: float = 0, scale: float = 1, shift_y: float = 0, shift_x: float = 0
+) -> np.ndarray:
+    """One known map for all images, through the layer."""
+    count = len(images)
+    layer = RandomAffine(10, 0.1, 0.1)
+    amounts = [
+        ops.full((count,), value, "float32")
+        for value in (math.radians(angle), scale, shift_y, shift_x)
+    ]
+    return ops.convert_to_numpy(layer.transform(ops.convert_to_tensor(images), *amounts))
+
+
+@pytest.fixture(scope="module")
+def images(digits: Dataset) -> np.ndarray:
+    return digits.test.images[:4].astype("float32") / 255
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_quarter_turns_go_counter_clockwise(images: np.ndarray, turns: int) -> None:
+    expected = np.rot90(images, turns, axes=(1, 2))
+    assert np.allclose(transform(images, angle=90 * turns), expected, atol=1e-5)
+
+
+def test_a_shift_of_whole_pixels_moves_them_and_fills_with_black(images: np.ndarray) -> None:
+    expected = np.zeros_like(images)
+    expected[:, 3:, :-2] = images[:, :-3, 2:]
+    assert np.allclose(transform(images, shift_y=3, shift_x=-2), expected, atol=1e-6)
+
+
+def test_a_shift_of_half_a_pixel_is_the_mean_of_two(images: np.ndarray) -> None:
+    padded = np.pad(images, ((0, 0), (1, 0), (0, 0), (0, 0)))
+    expected = (padded[:, :-1] + padded[:, 1:]) / 2
+    assert np.allclose(transform(images, shift_y=0.5), expected, atol=1e-6)
+
+
+def test_a_zoom_of_two_doubles_the_picture(images: np.ndarray) -> None:
+    zoomed = transform(images, scale=2)
+    # Pixel p of the result lies at 13.5 + (p - 13.5) / 2 of the image.
+    position = 13.5 + (np.arange(28) - 13.5) / 2
+    rows, columns = np.meshgrid(position, position, indexing="ij")
+    for result, image in zip(zoomed, images, strict=True):
+        expected = ndimage.map_coordinates(image[..., 0], [rows, columns], order=1)
+        assert np.allclose(result[..., 0], expected, atol=1e-5)
+
+
+def test_all_three_at_once_are_one_bilinear_resample(images: np.ndarray) -> None:
+    """SciPy's `affine_transform` maps output to input positions: p_in = matrix p_out + offset."""
+    angle, scale, shift = 17.0, 1.15, np.array([2.3, -1.7])
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    matrix = np.array([[cosine, sine], [-sine, cosine]]) / scale
+    centre = np.array([13.5, 13.5])
+    offset = centre - matrix @ (centre + shift)
+    result = transform(images, angle, scale, *shift)
+    for received, image in zip(result, images, strict=True):
+        # A margin, since SciPy cuts off half a pixel beyond the border.
+        padded = np.pad(image[..., 0], 8)
+        moved = offset + 8 - matrix @ np.array([8.0, 8.0])
+        expected = ndimage.affine_transform(padded, matrix, moved, order=1)[8:-8, 8:-8]
+        assert np.allclose(received[..., 0], expected, atol=1e-5)
+
+
+def test_it_acts_in_training_only_and_on_each_image_by_itself(images: np.ndarray) -> None:
+    layer = RandomAffine(10, 0.1, 0.1, seed=1)
+    same = np.repeat(images[:1], 8, axis=0)
+    assert np.array_equal(ops.convert_to_numpy(layer(same, training=False)), same)
+    first = ops.convert_to_numpy(layer(same, training=True))
+    second = ops.convert_to_numpy(layer(same, training=True))
+    assert all(not np.array_equal(first[0], other) for other in first[1:])
+    assert not np.array_equal(first, second)
+
+
+def test_the_amounts_keep_to_their_bounds() -> None:
+    """A dot in the middle moves by the shift alone; its spread over many draws is the bound."""
+    dot = np.zeros((500, 28, 28, 1), "float32")
+    dot[:, 13:15, 13:15] = 1
+    moved = ops.convert_to_numpy(RandomAffine(10, 0.1, 0.0, seed=3)(dot, training=True))[..., 0]
+    rows = (moved.sum(axis=2) * np.arange(28)).sum(axis=1) / moved.sum(axis=(1, 2)) - 13.5
+    assert 2.5 < np.abs(rows).max() <= 2.8 + 1e-3
+    assert abs(rows.mean()) < 0.3
+
+
+def test_augmentation_can_be_compiled() -> None:
+    assert RandomAffine(10, 0.1, 0.1).supports_jit
+
+
+def test_pictures_with_colours_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"takes \(N, H, W, 1\) images; received: shape"):
+        RandomAffine(10, 0.1, 0.1).build((None, 28, 28, 3))
+
+
+def test_global_response_normalization_is_the_papers_formula() -> None:
+    """Equations 1 to 3 of arXiv 2301.00808 with the residual of its listing."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype("float32")
+    layer = GlobalResponseNormalization()
+    assert np.allclose(ops.convert_to_numpy(layer(x)), x)  # gamma and beta start at zero
+    gamma, beta = np.linspace(-1, 1, 6, dtype="float32"), np.full(6, 0.3, "float32")
+    layer.set_weights([gamma, beta])
+    norm = np.linalg.norm(x.reshape(2, 20, 6), axis=1)
+    norm = (norm / norm.mean(axis=-1, keepdims=True))[:, None, None, :]
+    expected = gamma * (x * norm) + beta + x
+    assert np.allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
+
+
+def test_layer_scale_starts_at_its_value() -> None:
+    x = np.ones((2, 3, 3, 4), "float32")
+    assert np.allclose(ops.convert_to_numpy(LayerScale(0.25)(x)), 0.25)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [RandomAffine(10, 0.1, 0.2, seed=5), GlobalResponseNormalization(), LayerScale(0.1)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_comes_back_from_its_config(layer: keras.layers.Layer) -> None:
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is type(layer)
+    assert again.get_config() == layer.get_config()

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from keras_digitnet.data import Dataset
+from keras_digitnet.plots import plot_confusion_matrix, plot_curves, plot_mistakes, save_figure
+
+
+def texts(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.findobj(Text)}  # type: ignore[attr-defined]
+
+
+def test_curves_name_their_axes_and_mark_the_kept_epoch() -> None:
+    losses = (0.5, 0.2, 0.3)
+    history = [
+        {"loss": loss, "accuracy": 1 - loss, "val_loss": loss, "val_accuracy": 1 - loss}
+        for loss in losses
+    ]
+    figure = plot_curves(history, "DigitNet on digits")
+    assert {"DigitNet on digits", "epoch", "accuracy (%)", "kept: epoch 2"} <= texts(figure)
+    assert {"training (augmented)", "validation"} <= texts(figure)
+    accuracy = figure.axes[1].get_lines()[1]
+    assert np.allclose(accuracy.get_ydata(), [50, 80, 70])
+
+
+def test_the_confusion_matrix_colours_mistakes_only() -> None:
+    figure = plot_confusion_matrix([[980, 2], [1, 1000]], ("7", "9"), "t")
+    assert {"980", "2", "1", "1000", "truth", "answer", "7", "9"} <= texts(figure)
+    mistakes = figure.axes[0].get_images()[0]
+    assert mistakes.get_clim() == (0, 2)  # one mistake is seen beside a thousand right answers
+    array = mistakes.get_array()
+    assert array is not None
+    assert np.ma.getmaskarray(array).tolist() == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize("classes", [2, 47])
+def test_a_confusion_matrix_of_any_size_without_a_mistake(tmp_path: Path, classes: int) -> None:
+    names = [f"class {n}" for n in range(classes)]
+    save_figure(plot_confusion_matrix(np.eye(classes, dtype=int), names, "t"), tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_mistakes_show_the_surest_first(digits: Dataset) -> None:
+    images, labels = digits.test.images[:3], np.array([7, 7, 1])
+    probabilities = np.zeros((3, 10))
+    probabilities[0, 9], probabilities[1, 2], probabilities[2, 1] = 0.6, 0.9, 1.0
+    figure = plot_mistakes(images, labels, probabilities, digits.classes, "t")
+    assert "t: the 2 surest of 2 mistakes" in texts(figure)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:3] == ["truth 7\nguess 2 (90%)", "truth 7\nguess 9 (60%)", ""]
+    perfect = plot_mistakes(images, labels, np.eye(10)[labels], digits.classes, "t")
+    assert "t: no mistake" in texts(perfect)
