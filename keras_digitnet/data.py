@@ -264,20 +264,19 @@ def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
 
 
 def _npz(path: Path) -> _Source:
+    wanted = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            arrays = {key: file[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except KeyError:
-        with np.load(path, allow_pickle=False) as file:
-            keys = ", ".join(sorted(file.files)[:10]) or "nothing"
-        raise DigitNetError(
-            f"{path}: expected the arrays x_train, y_train, x_test and y_test; received: {keys}."
-        ) from None
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with file:
+            if not set(wanted) <= set(file.files):
+                raise ValueError(f"the arrays {', '.join(sorted(file.files)[:10]) or 'none'}")
+            arrays = {key: file[key] for key in wanted}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DigitNetError(
-            f"{path}: expected a .npz file in Keras's layout; received: {error}."
+            f"{path}: expected a .npz file in Keras's layout ({', '.join(wanted)}); "
+            f"received: {error}."
         ) from None
     train = Split(arrays["x_train"], arrays["y_train"])
     test = Split(arrays["x_test"], arrays["y_test"])
@@ -387,7 +386,7 @@ def _class_folders(path: Path) -> _Source:
     test_dir = path / "test" if (path / "test").is_dir() else None
     if train_dir == path and test_dir:
         raise DigitNetError(f"{path}: expected train/ beside test/; there is none.")
-    names = sorted((entry.name for entry in _entries(train_dir) if entry.is_dir()), key=_natural)
+    names = sorted((folder.name for folder in _class_dirs(train_dir)), key=_natural)
     if not names:
         raise DigitNetError(
             f"{path}: expected IDX files or a folder of images for each class (0/, 1/, ...); "
@@ -407,13 +406,17 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
+def _class_dirs(folder: Path) -> list[Path]:
+    return [entry for entry in _entries(folder) if entry.is_dir()]
+
+
 def _natural(name: str) -> tuple[int, str]:
     return (int(name) if name.isdecimal() else 10**9, name)
 
 
 def _read_classes(folder: Path, names: list[str]) -> tuple[Split, int]:
     images, labels, resized = [], [], 0
-    for class_dir in _entries(folder):
+    for class_dir in _class_dirs(folder):
         if class_dir.name not in names:
             raise DigitNetError(
                 f"{class_dir}: expected only the class folders {', '.join(names)} in {folder}."
@@ -521,12 +524,13 @@ def _shortened(values: np.ndarray) -> str:
 
 
 def _stratified_split(split: Split, size: float, seed: int, where: str) -> tuple[Split, Split]:
-    """The split without and with a part of it, every class in proportion."""
+    """The split without a part of it, and that part: every class in proportion, one at least."""
     from sklearn.model_selection import train_test_split
 
+    count = max(round(size * len(split)), len(np.unique(split.labels)))
     try:
         kept, held_back = train_test_split(
-            np.arange(len(split)), test_size=size, random_state=seed, stratify=split.labels
+            np.arange(len(split)), test_size=count, random_state=seed, stratify=split.labels
         )
     except ValueError as error:
         raise DigitNetError(

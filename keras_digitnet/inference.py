@@ -84,7 +84,7 @@ def load(where: str | Path) -> Classifier:
     if not path.is_file() or path.suffix != ".keras":
         raise DigitNetError(
             f"model: expected a .keras file or the folder of a run; received: {where}, "
-            f"{'which is neither' if path.exists() else 'which does not exist'}."
+            f"{'which is neither' if Path(where).exists() else 'which does not exist'}."
         )
     return _load_keras(path)
 

@@ -247,6 +247,7 @@ def _fit(
             verbose=verbose,
             callbacks=[
                 WarmupCosine(config, steps),
+                _EpochSeeds(config.seed),
                 _Guard(interrupted),
                 _EarlyStopping(config.patience, folder, history),
                 _Checkpoint(folder, history),
@@ -340,6 +341,24 @@ class WarmupCosine(keras.callbacks.LearningRateScheduler):
         # `self.model` brings JAX's state back into the model's variables first,
         # so that the assignment reaches the next step on every backend.
         self._update_optimizer_lr(self.model.optimizer, self._epoch + (batch + 0.5) / self._steps)
+
+
+class _EpochSeeds(keras.callbacks.Callback):
+    """Sets the random layers' states from the seed and the epoch's number alone.
+
+    Keras saves these states neither in `.keras` nor in `.weights.h5` files, so
+    a resumed run would augment otherwise than one that never stopped.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
+        for index, state in enumerate(states):
+            random = np.random.default_rng([self._seed, epoch, index])
+            state.assign(random.integers(2**31, size=2))
 
 
 class _Guard(keras.callbacks.Callback):

@@ -20,5 +20,5 @@ for backend in tensorflow jax torch; do
     echo "Tests on $backend"
     only=(-m backends)
     [ "$backend" = tensorflow ] && only=()
-    KERAS_BACKEND=$backend "$python" -m pytest --durations 5 "${only[@]}" "$@"
+    KERAS_BACKEND=$backend "$python" -m pytest -n 2 --durations 5 "${only[@]}" "$@"
 done

@@ -103,15 +103,16 @@ def test_train_and_evaluate_without_a_network(
 ) -> None:
     """The offline first run, as a process; nano to be quick."""
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
-    arguments = ["train", "--preset", "nano", "--epochs", "5", "--json"]
+    arguments = ["train", "--preset", "nano", "--epochs", "3", "--json"]
     answer = command(*arguments, **offline)
     assert answer.returncode == 0, answer.stderr
     metrics = json.loads(answer.stdout)
     assert metrics["dataset"] == "digits"
     assert metrics["backend"] == backend
-    assert metrics["test"]["accuracy"] > 0.95
-    assert answer.stderr.startswith("MNIST cannot be downloaded")
-    assert "Epoch 5/5" in answer.stderr
+    assert metrics["test"]["accuracy"] > 0.9
+    assert answer.stderr.count("MNIST cannot be downloaded") == 1
+    assert answer.stderr.index("MNIST cannot be") < answer.stderr.index("Epoch 1/3")
+    assert "Epoch 3/3" in answer.stderr
     run_dir = tmp_path / metrics["run"]
     assert run_dir.parent == tmp_path / "runs"
     assert (run_dir / "saved_model" / "digitnet" / "1" / "saved_model.pb").is_file()
@@ -133,8 +134,9 @@ def test_mnist_by_name_fails_without_a_network(command: Command, tmp_path: Path)
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
     answer = command("train", "--data", "mnist", **offline)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("Error: https://")
-    assert answer.stderr.count("\n") == 1
+    downloading, error = answer.stderr.splitlines()
+    assert downloading.startswith("Downloading https://")
+    assert error.startswith("Error: https://")
     assert not (tmp_path / "runs").exists()
 
 

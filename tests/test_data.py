@@ -281,7 +281,10 @@ def test_without_a_network_what_was_named_fails(name: str) -> None:
 # What is refused
 
 NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "no test images": ({"x_test": None}, "expected the arrays x_train, .* received: x_train"),
+    "no test images": (
+        {"x_test": None},
+        r"expected a .npz file in Keras's layout \(x_train, .*received: the arrays x_train, y_",
+    ),
     "another size": (
         {"x_train": np.zeros((200, 8, 8), np.uint8)},
         r"training set: expected images of shape \(N, 28, 28\).*\(200, 8, 8\)",
@@ -323,7 +326,7 @@ NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pickled objects": ({"x_train": np.array([{}], object)}, "expected a .npz file"),
     "a class of one image": (
-        {"y_train": np.array([1] + [0] * 199)},
+        {"y_train": np.array([1] + [0] * 199), "y_test": np.zeros(50, np.uint8)},
         "too few images to hold back",
     ),
 }

@@ -86,8 +86,8 @@ def test_a_small_set_is_gone_through_until_the_steps_are_done(
 def test_only_kernels_decay(tiny_config: TrainConfig, few_digits: Dataset) -> None:
     model = training._build_and_compile(tiny_config, few_digits)
     for weight in model.trainable_variables:
-        weight.assign(keras.ops.ones_like(weight))
-    zeros = [keras.ops.zeros_like(weight) for weight in model.trainable_variables]
+        weight.assign(keras.ops.ones(weight.shape))
+    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
     model.optimizer.apply(zeros)
     for weight in model.trainable_variables:
         decayed = bool(np.all(keras.ops.convert_to_numpy(weight) < 1))
@@ -121,7 +121,7 @@ def test_a_run_leaves_what_it_promises(trained: Train, backend: str, few_digits:
         "mistakes.png",
     }
     metrics = json.loads(run.folder.metrics_path.read_text())
-    assert metrics == run.metrics
+    assert metrics == json.loads(json.dumps(run.metrics))
     assert (metrics["dataset"], metrics["backend"], metrics["epochs"]) == ("digits", backend, 3)
     assert metrics["versions"]["keras"] == keras.__version__
     with run.folder.history_path.open() as file:
@@ -280,10 +280,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
         child = start("resume", run_dir, config)
     assert child.wait(120) == 0
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    ignored = ("seconds", "versions")
-    assert {key: metrics[key] for key in metrics if key not in ignored} == {
-        key: whole.metrics[key] for key in whole.metrics if key not in ignored
-    }
+    expected = json.loads(whole.folder.metrics_path.read_text())
+    for key in expected.keys() - {"seconds", "versions"}:
+        assert metrics[key] == expected[key]
     assert same_weights(run_dir / "model.keras", whole.model_path)
     assert not (run_dir / "checkpoints").exists()
 
