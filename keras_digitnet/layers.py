@@ -1,9 +1,11 @@
 """The Keras layers that Keras lacks; each runs and jits on every backend."""
 
+import functools
 import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -116,6 +118,63 @@ def _sample(images: Any, y: Any, x: Any) -> Any:
     upper = pixels(0) * (1 - right) + pixels(1) * right
     lower = pixels(width + 2) * (1 - right) + pixels(width + 3) * right
     return upper * (1 - down) + lower * down
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Keras's layer, with the same weights and config, written for XLA's CPU where that computes.
+
+    XLA runs depthwise convolutions on a CPU many times slower than matrix
+    products. On a small map one channel's convolution is a fixed matrix from
+    input to output pixels, so there each kernel is spread into its matrix and
+    applied as one; everywhere else this is Keras's own convolution.
+    """
+
+    # Beyond so many pixels a map's matrices cost more than they save.
+    _most_pixels = 256
+
+    def call(self, inputs: Any) -> Any:
+        height, width, channels = inputs.shape[1:]
+        plain = (
+            self.strides == (1, 1)
+            and self.dilation_rate == (1, 1)
+            and self.padding == "same"
+            and self.data_format == "channels_last"
+            and self.depth_multiplier == 1
+            and height * width <= self._most_pixels
+        )
+        if not (plain and _on_xla_cpu()):
+            return super().call(inputs)
+        taps = _taps(height, width, self.kernel_size)
+        kernel = ops.reshape(self.kernel, (-1, channels))
+        matrices = ops.einsum("tc,tpq->cpq", kernel, ops.cast(taps, kernel.dtype))
+        pixels = ops.reshape(inputs, (-1, height * width, channels))
+        outputs = ops.einsum("npc,cpq->nqc", pixels, matrices)
+        outputs = ops.reshape(outputs, (-1, height, width, channels))
+        if self.use_bias:
+            outputs = outputs + self.bias
+        return self.activation(outputs) if self.activation is not None else outputs
+
+
+def _on_xla_cpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+@functools.cache
+def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> np.ndarray:
+    """`(taps, pixels, pixels)`: 1 where a kernel's tap leads from an input to an output pixel."""
+    rows, columns = (index.ravel() for index in np.indices((height, width)))
+    # "same" padding puts the even kernel's odd pixel after the image.
+    top, left = (kernel_size[0] - 1) // 2, (kernel_size[1] - 1) // 2
+    down = rows[:, None] - rows[None, :] + top  # (input, output)
+    right = columns[:, None] - columns[None, :] + left
+    inside = (down >= 0) & (down < kernel_size[0]) & (right >= 0) & (right < kernel_size[1])
+    tap = np.where(inside, down * kernel_size[1] + right, -1)
+    return np.stack([tap == number for number in range(math.prod(kernel_size))]).astype("float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")

@@ -6,7 +6,13 @@ import keras
 from keras import layers, ops
 
 from keras_digitnet.config import ModelConfig
-from keras_digitnet.layers import GlobalResponseNormalization, LayerScale, RandomAffine, gelu
+from keras_digitnet.layers import (
+    DepthwiseConv2D,
+    GlobalResponseNormalization,
+    LayerScale,
+    RandomAffine,
+    gelu,
+)
 
 IMAGE_SHAPE = (28, 28, 1)
 
@@ -55,7 +61,7 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
         name: Prefix of the layers' names.
     """
     width = x.shape[-1]
-    branch = layers.DepthwiseConv2D(
+    branch = DepthwiseConv2D(
         config.kernel_size,
         padding="same",
         # Keras counts a depthwise kernel's channels as its fan-in, though each

@@ -20,5 +20,6 @@ for backend in tensorflow jax torch; do
     echo "Tests on $backend"
     only=(-m backends)
     [ "$backend" = tensorflow ] && only=()
-    KERAS_BACKEND=$backend "$python" -m pytest -n 2 --durations 5 "${only[@]}" "$@"
+    # Two processes with a thread each; torch's threads would wait for each other.
+    KERAS_BACKEND=$backend OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --durations 5 "${only[@]}" "$@"
 done

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -7,7 +8,12 @@ from keras import ops
 from scipy import ndimage
 
 from keras_digitnet.data import Dataset
-from keras_digitnet.layers import GlobalResponseNormalization, LayerScale, RandomAffine
+from keras_digitnet.layers import (
+    DepthwiseConv2D,
+    GlobalResponseNormalization,
+    LayerScale,
+    RandomAffine,
+)
 
 pytestmark = pytest.mark.backends
 
@@ -114,6 +120,32 @@ def test_global_response_normalization_is_the_papers_formula() -> None:
     norm = (norm / norm.mean(axis=-1, keepdims=True))[:, None, None, :]
     expected = gamma * (x * norm) + beta + x
     assert np.allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3, 5, (3, 7), 7])
+def test_the_depthwise_convolution_is_kerass(kernel_size: int | tuple[int, int]) -> None:
+    """The same weights give the same outputs and gradients, whichever way it is computed."""
+    layer = DepthwiseConv2D(kernel_size, padding="same", bias_initializer="lecun_normal")
+    x = np.random.default_rng(0).normal(size=(3, 7, 9, 5)).astype("float32")
+    layer.build(x.shape)
+    stock = keras.layers.DepthwiseConv2D.from_config(layer.get_config())
+    stock.build(x.shape)
+    stock.set_weights(layer.get_weights())
+    assert np.allclose(ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(stock(x)), atol=1e-5)
+    if keras.backend.backend() == "jax":  # the one that computes it another way
+        import jax
+
+        def loss(of: keras.layers.Layer, weights: list[Any]) -> Any:
+            outputs, _ = of.stateless_call(weights, [], x)
+            return ops.sum(ops.sin(outputs))
+
+        weights = [variable.value for variable in layer.trainable_variables]
+        for ours, theirs in zip(
+            jax.grad(lambda w: loss(layer, w))(weights),
+            jax.grad(lambda w: loss(stock, w))(weights),
+            strict=True,
+        ):
+            assert np.allclose(ours, theirs, atol=1e-4)
 
 
 def test_layer_scale_starts_at_its_value() -> None:
