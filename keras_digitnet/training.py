@@ -191,8 +191,13 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         model.load_weights(folder.checkpoint_path(len(history)))
     try:
         _fit(model, folder, config, dataset, history, verbose)
-    except (TrainingInterrupted, DigitNetError) as stop:
-        raise type(stop)(f"{stop} {_keep_best(folder, config, dataset, history)}") from None
+    except DigitNetError as error:
+        raise DigitNetError(f"{error} {_keep_best(folder, config, dataset, history)}") from None
+    except TrainingInterrupted as stop:
+        raise TrainingInterrupted(
+            f"{stop} {_keep_best(folder, config, dataset, history)} "
+            f"Go on with: keras-digitnet train --resume {folder.path}"
+        ) from None
     _save_model(model, folder, config, dataset)
     if config.export:
         export_saved_model(folder.model_path, folder.servable_dir)
@@ -267,9 +272,8 @@ def _save_model(
 
 def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
     """Saves the best model of an unfinished run, and says where it is."""
-    how = f"Go on with: keras-digitnet train --resume {folder.path}"
     if not history:
-        return f"No epoch was finished, so there is no model yet. {how}"
+        return "No epoch was finished, so there is no model yet."
     best = best_epoch(history)
     model = _build_and_compile(config, dataset)
     model.load_weights(folder.checkpoint_path(best))
@@ -277,7 +281,7 @@ def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history
     accuracy = history[best - 1]["val_accuracy"]
     return (
         f"The best model so far (epoch {best}, validation accuracy {accuracy:.2%}) "
-        f"is kept: {folder.model_path}. {how}"
+        f"is kept: {folder.model_path}."
     )
 
 
