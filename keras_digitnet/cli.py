@@ -228,7 +228,7 @@ def evaluate(
         images, labels = dataset.test.images, dataset.test.labels
         probabilities = classifier.predict(images).probabilities
         report = evaluate(probabilities, labels, dataset.classes)
-        title = f"{dataset.name}, {len(labels)} test images"
+        title = f"{dataset.name}, {len(labels):,} test images"
         if pictures:
             from keras_digitnet import plots
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from keras_digitnet.artifacts import written_whole
@@ -26,9 +26,9 @@ def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _plot_metric(loss_axes, history, "loss")
     loss_axes.set(ylabel="cross-entropy (nats, logarithmic)", yscale="log", title="Loss")
+    loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss_axes.yaxis.set_major_formatter("{x:g}")
-    loss_axes.yaxis.set_minor_formatter("{x:g}")
-    loss_axes.tick_params(axis="y", which="minor", labelsize=7)
+    loss_axes.yaxis.set_minor_locator(NullLocator())
     _plot_metric(accuracy_axes, history, "accuracy", percent=True)
     accuracy_axes.set(ylabel="accuracy (%)", title="Accuracy")
     best = min(range(len(history)), key=lambda epoch: history[epoch]["val_loss"])
@@ -119,7 +119,7 @@ def _plot_metric(
 ) -> None:
     epochs = range(1, len(history) + 1)
     for key, label, colour in (
-        (name, "training (augmented)", _TRAINING),
+        (name, "training", _TRAINING),
         (f"val_{name}", "validation", _VALIDATION),
     ):
         values = np.array([row[key] for row in history]) * (100 if percent else 1)

@@ -296,7 +296,7 @@ def _finish(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: H
         shown, split, kind = test, dataset.test, "test"
     backend = keras.backend.backend()
     title = f"DigitNet {config.preset} on {dataset.name}"
-    images_title = f"{title}, {len(split)} {kind} images"
+    images_title = f"{title}, {len(split):,} {kind} images"
     classes = dataset.classes
     curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")
     confusion = plots.plot_confusion_matrix(shown.confusion_matrix, classes, images_title)
@@ -344,7 +344,8 @@ class WarmupCosine(keras.callbacks.LearningRateScheduler):
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         # `self.model` brings JAX's state back into the model's variables first,
         # so that the assignment reaches the next step on every backend.
-        self._update_optimizer_lr(self.model.optimizer, self._epoch + (batch + 0.5) / self._steps)
+        epoch = self._epoch + (batch + 0.5) / self._steps
+        self.model.optimizer.learning_rate = self.schedule(epoch, None)
 
 
 class _EpochSeeds(keras.callbacks.Callback):
@@ -377,14 +378,21 @@ class _Guard(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise DigitNetError(
-                f"The loss was {loss} in batch {batch + 1} of epoch {self._epoch + 1}; expected "
-                "a finite one. Try a lower --learning-rate."
-            )
+        self._require_finite("loss", logs)
         if self._interrupted.is_set():
             raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        # The last step may spoil the weights after its own loss was taken.
+        self._require_finite("val_loss", logs)
+
+    def _require_finite(self, name: str, logs: dict[str, float] | None) -> None:
+        value = float((logs or {}).get(name, 0.0))
+        if not math.isfinite(value):
+            raise DigitNetError(
+                f"{name}: expected a finite number; received: {value} in epoch {self._epoch + 1}. "
+                "Try a lower --learning-rate."
+            )
 
 
 class _EarlyStopping(keras.callbacks.EarlyStopping):

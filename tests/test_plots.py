@@ -22,7 +22,7 @@ def test_curves_name_their_axes_and_mark_the_kept_epoch() -> None:
     ]
     figure = plot_curves(history, "DigitNet on digits")
     assert {"DigitNet on digits", "epoch", "accuracy (%)", "kept: epoch 2"} <= texts(figure)
-    assert {"training (augmented)", "validation"} <= texts(figure)
+    assert {"training", "validation"} <= texts(figure)
     accuracy = figure.axes[1].get_lines()[1]
     assert np.allclose(accuracy.get_ydata(), [50, 80, 70])
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import random
 import signal
@@ -166,16 +167,20 @@ def test_early_stopping_keeps_the_best_weights(trained: Train, few_digits: Datas
     assert run.validation.loss == pytest.approx(run.history[best - 1]["val_loss"], rel=1e-3)
 
 
+@pytest.mark.parametrize("last_good", [2.0, 1.9], ids=["in an epoch", "in an epoch's last step"])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
-    trained: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    trained: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, last_good: float
 ) -> None:
     rate_at = learning_rate_at
     monkeypatch.setattr(
         training,
         "learning_rate_at",
-        lambda epoch, config: rate_at(epoch, config) if epoch < 2 else float("nan"),
+        lambda epoch, config: rate_at(epoch, config) if epoch < last_good else float("nan"),
     )
-    with pytest.raises(DigitNetError, match=r"in batch \d+ of epoch 3; .* is kept: .*model\.keras"):
+    with pytest.raises(
+        DigitNetError,
+        match=rf"nan in epoch {math.ceil(last_good + 0.05)}\. .* is kept: .*model\.keras",
+    ):
         trained()
     (model_path,) = (tmp_path / "runs").glob("*/model.keras")
     assert all(np.isfinite(weight).all() for weight in weights(model_path))
