@@ -173,7 +173,7 @@ class TrainConfig(_Record):
         validation_size: Fraction of the training digits that is held back to
             choose by.
         patience: Epochs without a lower validation loss before the run stops.
-        min_steps_per_epoch: A data set too small for so many batches is gone
+        min_images_per_epoch: A data set with fewer training images is gone
             through more than once an epoch.
         test: Whether the test images are scored, once, at the end.
         export: Whether a SavedModel is written beside the `.keras` file.
@@ -190,13 +190,14 @@ class TrainConfig(_Record):
     weight_decay: float = 0.05
     validation_size: float = 0.05
     patience: int = 5
-    min_steps_per_epoch: int = 100
+    min_images_per_epoch: int = 9_600
     test: bool = True
     export: bool = True
     model: ModelConfig | None = None
 
     def __post_init__(self) -> None:
-        _check(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", self.preset)
+        named = isinstance(self.preset, str) and self.preset in PRESETS
+        _check(named, "preset", f"one of {', '.join(PRESETS)}", self.preset)
         if isinstance(self.model, dict):  # as JSON has it
             object.__setattr__(self, "model", ModelConfig.from_json(self.model))
         _check(isinstance(self.network, ModelConfig), "model", "a ModelConfig", self.model)
@@ -205,7 +206,7 @@ class TrainConfig(_Record):
         for name in ("test", "export"):
             value = getattr(self, name)
             _check(isinstance(value, bool), name, "true or false", value)
-        for name in ("epochs", "batch_size", "patience", "min_steps_per_epoch"):
+        for name in ("epochs", "batch_size", "patience", "min_images_per_epoch"):
             value = getattr(self, name)
             _check(_is_count(value), name, "a whole number of 1 or more", value)
         rate = self.peak_learning_rate

@@ -2,13 +2,13 @@
 
 import gzip
 import hashlib
+import http.client
 import logging
 import math
 import os
 import re
 import struct
 import time
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
@@ -168,7 +168,8 @@ def _auto() -> _Source:
                 "KERAS_DIGITNET_DATA: expected a file or folder; "
                 f"received: {source!r}, which does not exist."
             )
-        return _find(str(Path(source).expanduser()))
+        # Absolute, so that a folder called "mnist" is not taken for the data set's name.
+        return _find(str(Path(source).expanduser().absolute()))
     try:
         return _mnist()
     except _DownloadError as error:
@@ -256,7 +257,7 @@ def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
             if received.hexdigest() != digest:
                 found = received.hexdigest()
                 raise _DownloadError(url, f"{algorithm} {found} where {digest} is right")
-    except (urllib.error.URLError, TimeoutError, ConnectionResetError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise _DownloadError(url, getattr(error, "reason", error)) from None
 
 
@@ -266,17 +267,19 @@ def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
 def _npz(path: Path) -> _Source:
     wanted = ("x_train", "y_train", "x_test", "y_test")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with file:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive")
+        with np.load(path, allow_pickle=False) as file:
             if not set(wanted) <= set(file.files):
                 raise ValueError(f"the arrays {', '.join(sorted(file.files)[:10]) or 'none'}")
             arrays = {key: file[key] for key in wanted}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("something that is no array")
+    except Exception as error:  # NumPy and zipfile let through whatever their parsers raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DigitNetError(
             f"{path}: expected a .npz file in Keras's layout ({', '.join(wanted)}); "
-            f"received: {error}."
+            f"received: {reason}."
         ) from None
     train = Split(arrays["x_train"], arrays["y_train"])
     test = Split(arrays["x_test"], arrays["y_test"])
@@ -392,6 +395,9 @@ def _class_folders(path: Path) -> _Source:
             f"{path}: expected IDX files or a folder of images for each class (0/, 1/, ...); "
             "there is none."
         )
+    for name in names:
+        if not _entries(train_dir / name):
+            raise DigitNetError(f"{train_dir / name}: expected images; the folder is empty.")
     train, resized = _read_classes(train_dir, names)
     test = None
     if test_dir:
@@ -524,7 +530,11 @@ def _shortened(values: np.ndarray) -> str:
 
 
 def _stratified_split(split: Split, size: float, seed: int, where: str) -> tuple[Split, Split]:
-    """The split without a part of it, and that part: every class in proportion, one at least."""
+    """The split without a part of it, and that part: every class in proportion.
+
+    The part has as many images as there are classes at least; scikit-learn
+    asks for that.
+    """
     from sklearn.model_selection import train_test_split
 
     count = max(round(size * len(split)), len(np.unique(split.labels)))

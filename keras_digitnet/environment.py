@@ -51,9 +51,15 @@ def select_backend(name: str | None = None) -> str:
     if name == "tensorflow" and (problem := metal_problem()):
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
-    if name == "tensorflow":
+    try:
         with _native_notes_dropped():
             devices(name)
+    except Exception as error:  # whatever a damaged installation or a missing device raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DigitNetError(
+            f"The backend {name} is installed but cannot start; received: {reason}. "
+            "Install it anew, or choose another --backend."
+        ) from error
     return name
 
 
@@ -92,15 +98,15 @@ def metal_status() -> str | None:
     if sys.platform != "darwin":
         return None
     if platform.machine() != "arm64":
-        return "Metal: this Mac is no Apple-silicon Mac; TensorFlow computes on the CPU."
+        return "this Mac is no Apple-silicon Mac; TensorFlow computes on the CPU."
     if problem := metal_problem():
-        return f"Metal: {problem}"
+        return problem
     if not _version("tensorflow-metal"):
         return (
-            "Metal: tensorflow-metal is not installed; TensorFlow computes on the CPU. "
+            "tensorflow-metal is not installed; TensorFlow computes on the CPU. "
             "KERAS_BACKEND=torch uses the GPU by itself."
         )
-    return f"Metal: tensorflow-metal works with TensorFlow {_version('tensorflow')}."
+    return f"tensorflow-metal works with TensorFlow {_version('tensorflow')}."
 
 
 def metal_problem() -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.data import load_dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.model import IMAGE_SHAPE, build_inference_model
+from keras_digitnet.model import IMAGE_SHAPE, build_inference_model, jit_compile
 
 # The most that a probability may differ from the Keras model's.
 TOLERANCE = 1e-5
@@ -48,34 +48,37 @@ def export_saved_model(model_path: Path, servable_dir: Path) -> Path:
     archive.track(inference)
     signature = [keras.InputSpec(shape=(None, *IMAGE_SHAPE), dtype="uint8", name="images")]
     archive.add_endpoint("serve", inference.__call__, signature)
+    inference.compile(jit_compile=jit_compile())
     with written_whole(version_dir) as temporary:
         archive.write_out(str(temporary), verbose=False)
         config_path = model_path.with_name("config.json")
         if config_path.is_file():
             (temporary / "assets.extra").mkdir()
             shutil.copy(config_path, temporary / "assets.extra" / "config.json")
-        _verify_saved_model(temporary, inference)
+        if difference := _difference_of_saved_model(temporary, inference):
+            raise DigitNetError(f"{version_dir}: {difference} It was not kept.")
     return version_dir
 
 
-def _verify_saved_model(path: Path, inference: keras.Model) -> None:
+def _difference_of_saved_model(path: Path, inference: keras.Model) -> str | None:
     import tensorflow
 
     images = load_dataset("digits").test.images
     served = tensorflow.saved_model.load(str(path)).signatures["serving_default"]
-    _compare(path, served(images=tensorflow.constant(images)), inference.predict_on_batch(images))
+    received = served(images=tensorflow.constant(images))
+    return _difference(received, inference.predict_on_batch(images))
 
 
-def _compare(path: Path, received: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raises unless both give the same labels and, within `TOLERANCE`, probabilities."""
+def _difference(received: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """`None` where both give the same labels and, within `TOLERANCE`, probabilities."""
     gap = np.abs(np.subtract(received["probabilities"], expected["probabilities"])).max()
     differing = int(np.not_equal(received["label"], expected["label"]).sum())
-    if not gap <= TOLERANCE or differing:
-        raise DigitNetError(
-            f"{path}: expected the Keras model's labels, and its probabilities within "
-            f"{TOLERANCE}; received: {differing} other labels, a difference of {gap:.1e}. "
-            "It was not kept."
-        )
+    if gap <= TOLERANCE and not differing:
+        return None
+    return (
+        f"expected the Keras model's labels, and its probabilities within {TOLERANCE}; "
+        f"received: {differing} other labels, a difference of {gap:.1e}."
+    )
 
 
 def _next_version(servable_dir: Path) -> int:

@@ -97,15 +97,16 @@ def _load_keras(path: Path) -> Classifier:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras lets through whatever its parsers raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DigitNetError(
             f"{path}: expected a .keras model that Keras can load; received: {reason}"
         ) from error
-    takes, gives = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if takes != (None, *IMAGE_SHAPE) or not isinstance(gives, tuple) or len(gives) != 2:
+    inputs = [(tensor.shape, tensor.dtype) for tensor in getattr(model, "inputs", None) or ()]
+    outputs = [tensor.shape for tensor in getattr(model, "outputs", None) or ()]
+    if inputs != [((None, *IMAGE_SHAPE), "uint8")] or [len(shape) for shape in outputs] != [2]:
         raise DigitNetError(
-            f"{path}: expected a model from (N, 28, 28, 1) images to (N, C) logits; "
-            f"received: one from {takes} to {gives}."
+            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) logits; "
+            f"received: one from {inputs} to {outputs}."
         )
     inference = build_inference_model(model)
     inference.compile(jit_compile=jit_compile())
@@ -113,7 +114,7 @@ def _load_keras(path: Path) -> Classifier:
     def predict_batch(images: np.ndarray) -> np.ndarray:
         return np.asarray(inference.predict_on_batch(images)["probabilities"])
 
-    return Classifier(predict_batch, _class_names(path.with_name("config.json"), gives[1]))
+    return Classifier(predict_batch, _class_names(path.with_name("config.json"), outputs[0][1]))
 
 
 def _class_names(config_path: Path, count: int) -> tuple[str, ...]:

@@ -195,13 +195,22 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         raise DigitNetError(f"{error} {_keep_best(folder, config, dataset, history)}") from None
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(
-            f"{stop} {_keep_best(folder, config, dataset, history)} "
-            f"Go on with: keras-digitnet train --resume {folder.path}"
+            f"{stop} {_keep_best(folder, config, dataset, history)} {_how_to_go_on(folder)}"
         ) from None
     _save_model(model, folder, config, dataset)
-    if config.export:
-        export_saved_model(folder.model_path, folder.servable_dir)
-    return _finish(folder, config, dataset, history)
+    kept = f"The model is kept: {folder.model_path}. {_how_to_go_on(folder)}"
+    try:
+        if config.export and not (folder.servable_dir / "1").exists():
+            export_saved_model(folder.model_path, folder.servable_dir)
+        return _finish(folder, config, dataset, history)
+    except (DigitNetError, OSError) as error:
+        raise DigitNetError(f"{error} {kept}") from None
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(f"Stopped after training. {kept}") from None
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"Go on with: keras-digitnet train --resume {folder.path}"
 
 
 def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -237,7 +246,8 @@ def _fit(
     verbose: int | str,
 ) -> None:
     """Trains to the end, adds to `history`, and leaves the best weights in the model."""
-    steps = max(len(dataset.train) // config.batch_size, config.min_steps_per_epoch)
+    images = max(len(dataset.train), config.min_images_per_epoch)
+    steps = max(images // config.batch_size, 1)
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.patience
     with _interrupt_flag() as interrupted:
@@ -258,6 +268,8 @@ def _fit(
                 _Checkpoint(folder, history),
             ],
         )
+        if interrupted.is_set():  # during the last epoch's validation
+            raise TrainingInterrupted("Stopped after the last epoch.")
 
 
 def _save_model(

@@ -20,7 +20,7 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then
     return 1
 }
 
-if ! "$python" -c '' >/dev/null 2>&1; then
+if ! "$python" -c 'import pip' >/dev/null 2>&1; then
     if ! base=$(find_python); then
         echo "Error: expected Python 3.11, 3.12 or 3.13 with its venv module on the PATH;" \
             "found none. Install one (Debian: apt install python3-venv) and run this again." >&2

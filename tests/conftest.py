@@ -61,7 +61,7 @@ def tiny_config() -> TrainConfig:
         data="digits",
         epochs=3,
         batch_size=32,
-        min_steps_per_epoch=10,
+        min_images_per_epoch=320,
         export=False,
         model=TINY,
     )

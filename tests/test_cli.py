@@ -103,7 +103,7 @@ def test_train_and_evaluate_without_a_network(
 ) -> None:
     """The offline first run, as a process; nano to be quick."""
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
-    arguments = ["train", "--preset", "nano", "--epochs", "3", "--json"]
+    arguments = ["train", "--preset", "nano", "--epochs", "4", "--json"]
     answer = command(*arguments, **offline)
     assert answer.returncode == 0, answer.stderr
     metrics = json.loads(answer.stdout)
@@ -111,8 +111,8 @@ def test_train_and_evaluate_without_a_network(
     assert metrics["backend"] == backend
     assert metrics["test"]["accuracy"] > 0.9
     assert answer.stderr.count("MNIST cannot be downloaded") == 1
-    assert answer.stderr.index("MNIST cannot be") < answer.stderr.index("Epoch 1/3")
-    assert "Epoch 3/3" in answer.stderr
+    assert answer.stderr.index("MNIST cannot be") < answer.stderr.index("Epoch 1/4")
+    assert "Epoch 4/4" in answer.stderr
     run_dir = tmp_path / metrics["run"]
     assert run_dir.parent == tmp_path / "runs"
     assert (run_dir / "saved_model" / "digitnet" / "1" / "saved_model.pb").is_file()
@@ -146,6 +146,14 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: Command, tmp_pa
     assert answer.returncode == 2
     assert answer.stderr.startswith("Error: ")
     assert "Traceback" not in answer.stderr
+
+
+def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from keras_digitnet.cli import _print_table
+
+    _print_table("of [/b]", ("class",), [("[red]",)])
+    assert "[red]" in (shown := capsys.readouterr().out)
+    assert "of [/b]" in shown
 
 
 def test_other_classes_than_the_models_are_refused(command: Command, tmp_path: Path) -> None:

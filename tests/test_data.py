@@ -5,6 +5,7 @@ import http.server
 import struct
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,10 @@ def test_auto_takes_what_the_environment_names(
     monkeypatch.setenv("KERAS_DIGITNET_DATA", str(tmp_path / "gone"))
     with pytest.raises(DigitNetError, match="KERAS_DIGITNET_DATA: expected a file or folder"):
         load_dataset("auto")
+    monkeypatch.chdir(tmp_path)
+    save_class_folders(tmp_path / "mnist", "ab")  # a folder, not the data set of that name
+    monkeypatch.setenv("KERAS_DIGITNET_DATA", "mnist")
+    assert load_dataset("auto").classes == ("a", "b")
 
 
 def test_auto_takes_kerass_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +203,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             pass
 
         def do_GET(self) -> None:
+            if self.path.endswith("garbage.npz"):
+                self.wfile.write(b"no HTTP at all")
+                return None
             if not self.path.endswith("slow.npz"):
                 return super().do_GET()
             self.send_response(200)
@@ -251,6 +259,12 @@ def test_a_slow_download_ends(published: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DigitNetError, match=r"received: not done in 0 s\. .*--data PATH"):
         data._cached("slow.npz", "sha256", "0" * 64)
     assert not list(published.parent.glob("keras/**/*slow.npz"))
+
+
+@pytest.mark.usefixtures("published")
+def test_a_server_that_speaks_no_http_is_a_missing_network() -> None:
+    with pytest.raises(DigitNetError, match="expected to download it"):
+        data._cached("garbage.npz", "sha256", "0" * 64)
 
 
 @pytest.fixture
@@ -354,7 +368,16 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(DigitNetError, match=r"received: a single array"):
+    with pytest.raises(DigitNetError, match=r"received: no zip archive"):
+        load_dataset(str(path))
+
+
+def test_members_of_an_npz_that_are_no_arrays_are_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "text.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            file.writestr(f"{name}.npy", "no array")
+    with pytest.raises(DigitNetError, match=r"text\.npz: expected a \.npz file"):
         load_dataset(str(path))
 
 
@@ -416,7 +439,7 @@ def test_folders_that_hold_no_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match=r"a folder of images for each class \(0/, 1/, ...\)"):
         load_dataset(str(tmp_path))
     (tmp_path / "0").mkdir()
-    with pytest.raises(DigitNetError, match="the class folders; they are empty"):
+    with pytest.raises(DigitNetError, match="0: expected images; the folder is empty"):
         load_dataset(str(tmp_path))
     (tmp_path / "test").mkdir()
     with pytest.raises(DigitNetError, match="expected train/ beside test/"):

@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -81,6 +82,22 @@ def test_the_backend_cannot_change_once_keras_runs(backend: str) -> None:
         DigitNetError, match=f"Keras already runs on {backend}; received: '{other}'"
     ):
         select_backend(other)
+
+
+def test_a_backend_that_cannot_start_is_one_message() -> None:
+    if find_spec("jax") is None:
+        pytest.skip("needs jax")
+    program = "from keras_digitnet.environment import select_backend; select_backend('jax')"
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"JAX_PLATFORMS": "abacus"},
+        capture_output=True,
+        text=True,
+    )
+    assert child.stderr.splitlines()[-1].startswith(
+        "keras_digitnet.errors.DigitNetError: The backend jax is installed but cannot start; "
+        "received: Unable to initialize backend 'abacus'"
+    )
 
 
 def test_native_notes_are_dropped_unless_something_fails() -> None:

@@ -65,8 +65,8 @@ def test_what_does_not_agree_is_not_left_behind(
 ) -> None:
     """The comparison sees another model than the one that was written."""
     other = build_inference_model(build_model(replace(TINY, num_classes=10)))
-    verify = export._verify_saved_model
-    monkeypatch.setattr(export, "_verify_saved_model", lambda path, _: verify(path, other))
+    compare = export._difference_of_saved_model
+    monkeypatch.setattr(export, "_difference_of_saved_model", lambda path, _: compare(path, other))
     with pytest.raises(DigitNetError, match="expected the Keras model's labels.*It was not kept"):
         export_saved_model(model_path, tmp_path / "digitnet")
     assert os.listdir(tmp_path / "digitnet") == []

@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
+from keras_digitnet.config import ModelConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.layers import (
     DepthwiseConv2D,
@@ -14,6 +15,7 @@ from keras_digitnet.layers import (
     LayerScale,
     RandomAffine,
 )
+from keras_digitnet.model import build_model, jit_compile
 
 pytestmark = pytest.mark.backends
 
@@ -100,8 +102,13 @@ def test_the_amounts_keep_to_their_bounds() -> None:
     assert abs(rows.mean()) < 0.3
 
 
-def test_augmentation_can_be_compiled() -> None:
-    assert RandomAffine(10, 0.1, 0.1).supports_jit
+@pytest.mark.parametrize(("augmentation", "jits"), [("affine", True), ("layers", False)])
+def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits: bool) -> None:
+    if keras.backend.backend() != "jax":
+        pytest.skip("XLA compiles the steps on JAX only")
+    model = build_model(ModelConfig(widths=(4,), depths=(1,), augmentation=augmentation))
+    model.compile("adam", "mse", jit_compile=jit_compile())
+    assert model.jit_compile is jits
 
 
 def test_pictures_with_colours_are_refused() -> None:
