@@ -16,6 +16,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
+# Many tests are processes that compile the same steps; this cache halves JAX's time.
+export JAX_COMPILATION_CACHE_DIR=$PWD/.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 for backend in tensorflow jax torch; do
     echo "Tests on $backend"
     marked=backends
