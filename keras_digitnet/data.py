@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from keras_digitnet.artifacts import written_whole
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -276,10 +276,9 @@ def _npz(path: Path) -> _Source:
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("something that is no array")
     except Exception as error:  # NumPy and zipfile let through whatever their parsers raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DigitNetError(
             f"{path}: expected a .npz file in Keras's layout ({', '.join(wanted)}); "
-            f"received: {reason}."
+            f"received: {first_line(error)}."
         ) from None
     train = Split(arrays["x_train"], arrays["y_train"])
     test = Split(arrays["x_test"], arrays["y_test"])

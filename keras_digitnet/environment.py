@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, first_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -55,9 +55,8 @@ def select_backend(name: str | None = None) -> str:
         with _native_notes_dropped():
             devices(name)
     except Exception as error:  # whatever a damaged installation or a missing device raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DigitNetError(
-            f"The backend {name} is installed but cannot start; received: {reason}. "
+            f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
             "Install it anew, or choose another --backend."
         ) from error
     return name

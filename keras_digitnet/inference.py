@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_digitnet.artifacts import RunFolder, read_json
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, first_line
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,8 @@ def _load_keras(path: Path) -> Classifier:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras lets through whatever its parsers raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DigitNetError(
-            f"{path}: expected a .keras model that Keras can load; received: {reason}"
+            f"{path}: expected a .keras model that Keras can load; received: {first_line(error)}"
         ) from error
     inputs = [(tensor.shape, tensor.dtype) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tensor.shape for tensor in getattr(model, "outputs", None) or ()]
