@@ -2,9 +2,9 @@
 
     import keras_digitnet as kd
 
+    kd.load("base").predict(images).labels
     run = kd.train(kd.TrainConfig(preset="base"))
-    classifier = kd.load(run.model_path)
-    classifier.predict(images).labels
+    kd.export_model(run.model_path, "exports", ["onnx"])
 
 The names below are imported when they are first used, so that importing the
 package costs nothing and leaves the choice of Keras's backend open.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_digitnet.data import Dataset, Split, load_dataset
     from keras_digitnet.errors import DigitNetError
     from keras_digitnet.evaluation import Report, evaluate
+    from keras_digitnet.export import Artifact, export_model
     from keras_digitnet.inference import Classifier, Predictions, load
     from keras_digitnet.model import build_model
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOM_OF = {
+    "Artifact": "export",
+    "export_model": "export",
     "PRESETS": "config",
     "ModelConfig": "config",
     "TrainConfig": "config",
@@ -46,6 +49,7 @@ _ROOM_OF = {
 
 __all__ = [
     "PRESETS",
+    "Artifact",
     "Classifier",
     "Dataset",
     "DigitNetError",
@@ -58,6 +62,7 @@ __all__ = [
     "TrainingInterrupted",
     "build_model",
     "evaluate",
+    "export_model",
     "load",
     "load_dataset",
     "resume",

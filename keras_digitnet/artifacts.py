@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,24 +95,67 @@ def create_run_folder(out_dir: Path, preset: str, backend: str) -> RunFolder:
     raise DigitNetError(f"{out_dir}: 999 runs started in this second; name another --out.")
 
 
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, which takes its place at the end.
+def preset_dir(preset: str) -> Path:
+    """Where a preset's trained model lies: in the installed package, else in the checkout."""
+    package = Path(__file__).parent
+    installed = package / "saved_models"
+    return (installed if installed.is_dir() else package.parent / "saved_models") / preset
 
-    Works for a file and for a folder. Nobody ever sees half of it under its
-    own name, and what stood there stays if the writing fails. A folder only
-    takes a name that is free.
+
+def newest_version(path: Path) -> Path | None:
+    """`path` if it is a version of a SavedModel, else the newest version in it, if any."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    whole = [version for version in _versions(path) if (version / "saved_model.pb").is_file()]
+    return max(whole, key=lambda version: int(version.name), default=None)
+
+
+def _versions(servable_dir: Path) -> list[Path]:
+    names = (entry.name for entry in servable_dir.iterdir())
+    return [servable_dir / name for name in names if name.isascii() and name.isdecimal()]
+
+
+def publish_version(written: Path, servable_dir: Path) -> Path:
+    """Renames a finished folder to `<servable_dir>/<next integer>` and returns that.
+
+    A server that polls the folder sees all of a version or nothing; of two
+    that publish at once, each gets a number of its own.
     """
+    while True:
+        numbers = [int(version.name) for version in _versions(servable_dir)]
+        version_dir = servable_dir / str(max(numbers, default=0) + 1)
+        try:
+            return written.rename(version_dir)
+        except OSError:
+            if not version_dir.exists():  # then nobody was faster: it is another trouble
+                raise
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yields a hidden name in the folder of `path`; what is left under it goes at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{os.getpid()}-{path.name}"  # keeps the suffix; Keras looks at it
+    # Keeps the suffix, which Keras and others look at.
+    temporary = path.parent / f".{secrets.token_hex(4)}-{path.name}"
     try:
         yield temporary
-        temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, which takes its place at the end.
+
+    Nobody ever sees half a file under its own name, and what stood there stays
+    if the writing fails.
+    """
+    with temporary_beside(path) as temporary:
+        yield temporary
+        temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

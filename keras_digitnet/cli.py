@@ -1,10 +1,11 @@
 """The command `keras-digitnet`: parse, call, print; nothing else."""
 
 import contextlib
+import csv
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,13 @@ from typer.core import TyperGroup
 
 from keras_digitnet import __version__
 from keras_digitnet.artifacts import RunFolder
-from keras_digitnet.config import AUGMENTATIONS, PRESETS, TrainConfig
+from keras_digitnet.config import AUGMENTATIONS, EXPORT_FORMATS, PRESETS, TrainConfig
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
 
 if TYPE_CHECKING:
     from keras_digitnet.evaluation import Report
+    from keras_digitnet.inference import FilePrediction
 
 
 class _Commands(TyperGroup):
@@ -56,6 +58,12 @@ DataOption = Annotated[
         "KERAS_DIGITNET_DATA names, else MNIST, else scikit-learn's bundled digits.",
     ),
 ]
+_WHERE = (
+    f"{'|'.join(PRESETS)}, the folder of a run, a .keras, .onnx, .tflite or OpenVINO .xml file, "
+    "the folder of a SavedModel, or the address of a served model "
+    "(http://localhost:8501/v1/models/digitnet)."
+)
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_WHERE)]
 BackendOption = Annotated[
     str | None,
     typer.Option(
@@ -65,9 +73,18 @@ BackendOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+ModelBackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="|".join(BACKENDS),
+        autocompletion=lambda: list(BACKENDS),
+        help="Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
+        "a preset runs in ONNX Runtime and the rest on TensorFlow.",
+        show_default=False,
+    ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; messages go to stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
 
 
@@ -195,9 +212,7 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A .keras file or the folder of a run.")
-    ],
+    model: ModelArgument,
     data: DataOption = _DEFAULT.data,
     pictures: Annotated[
         Path | None,
@@ -207,22 +222,20 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    backend: BackendOption = None,
+    backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a trained model on the test images of a data set.
+    """Score a trained model, wherever it is, on the test images of a data set.
 
-    Example: keras-digitnet evaluate runs/20261123T093000Z-base-tensorflow --data mnist
+    Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
     """
     from keras_digitnet.data import load_dataset
-    from keras_digitnet.environment import select_backend
     from keras_digitnet.evaluation import evaluate
     from keras_digitnet.inference import load
 
     with _messages(quiet, as_json):
-        select_backend(backend)
-        classifier = load(model)
+        classifier = load(model, backend)
         dataset = load_dataset(data)
         classifier.require_classes(dataset.classes)
         images, labels = dataset.test.images, dataset.test.labels
@@ -240,6 +253,126 @@ def evaluate(
         _print_json({"model": str(model), "dataset": dataset.name, **report.to_json()})
     else:
         _print_report(report, title)
+
+
+@app.command()
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures.", exists=False),
+    ],
+    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+) -> None:
+    """Read pictures of one digit each, in MNIST's form: light on dark, centred.
+
+    Prints label, confidence and file, a line a picture. Ends with 1 if some
+    pictures could not be read.
+
+    Example: keras-digitnet predict seven.png scans/
+    """
+    from keras_digitnet.images import find_pictures
+    from keras_digitnet.inference import load, predict_files
+
+    if as_json and as_csv:
+        raise DigitNetError("expected --json or --csv; received: both.")
+    with _messages(quiet, as_json or as_csv):
+        paths = list(find_pictures(images))
+        classifier = load(model, backend)
+    failed = 0
+
+    def answers() -> "Iterator[FilePrediction]":
+        nonlocal failed
+        for answer in predict_files(classifier, _with_progress(paths, quiet)):
+            if answer.error:
+                failed += 1
+                typer.echo(f"Error: {answer.error}", err=True)
+            else:
+                yield answer
+
+    # A file name may hold bytes that are no text; they go out as they came in.
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    printer = _print_json_array if as_json else _print_csv if as_csv else _print_lines
+    printer(answers())
+    if failed:
+        raise typer.Exit(2 if failed == len(paths) else 1)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help=f"{'|'.join(PRESETS)}, the folder of a run, or a .keras file."
+        ),
+    ] = "base",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="|".join((*EXPORT_FORMATS, "all")),
+            autocompletion=lambda: [*EXPORT_FORMATS, "all"],
+            help="What to write; all is each of them in float32.",
+        ),
+    ] = "saved_model",
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="int8",
+            help="With litert: eight bits, calibrated on training digits.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the files go.",
+            show_default="exports/ and the name of the preset or run",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained model for TF Serving, ONNX Runtime, LiteRT or OpenVINO.
+
+    Each file is loaded again and compared with the Keras model; one that does
+    not agree is not kept.
+
+    Example: keras-digitnet export base --format all
+    """
+    from keras_digitnet.environment import select_backend
+
+    with _messages(quiet, as_json):
+        select_backend("tensorflow")  # whatever KERAS_BACKEND says: only TensorFlow writes them
+        from keras_digitnet.export import export_model
+
+        formats = EXPORT_FORMATS if form == "all" else (form,)
+        out_dir = out or Path("exports") / _name_of(model)
+        artifacts = export_model(model, out_dir, formats, quantize)
+    if as_json:
+        rows = [{**asdict(artifact), "path": str(artifact.path)} for artifact in artifacts]
+        _print_json({"model": model, "artifacts": rows})
+        return
+    compared = f"{artifacts[0].images:,} test images of {artifacts[0].compared_on}"
+    _print_table(
+        f"{model}, compared with Keras on {compared}",
+        ("format", "size", "largest difference", "same labels", "file"),
+        [
+            (
+                artifact.format,
+                f"{artifact.size / 1e3:,.0f} kB",
+                f"{artifact.difference:.1e}",
+                f"{artifact.same_labels / artifact.images:.2%}",
+                str(artifact.path.relative_to(out_dir)),
+            )
+            for artifact in artifacts
+        ],
+    )
+    typer.echo(f"Everything is in {out_dir}")
 
 
 @app.command()
@@ -293,6 +426,14 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         raise problem
 
 
+def _name_of(model: str) -> str:
+    """A preset's name, a run's folder, or that of the file that is not just `model`."""
+    path = Path(model).resolve()
+    if model in PRESETS or path.is_dir():
+        return path.name
+    return path.parent.name if path.stem == "model" else path.stem
+
+
 def _refuse_settings(context: typer.Context) -> None:
     """A resumed run has its settings; a flag that would be ignored is a mistake."""
     allowed = {"resume", "backend", "quiet", "as_json"}
@@ -326,6 +467,38 @@ def _messages(quiet: bool, as_json: bool) -> Iterator[None]:
         yield
 
 
+def _with_progress(paths: list[str], quiet: bool) -> Iterable[str]:
+    """The paths, with a bar where the answers go to a file and leave the terminal free."""
+    if quiet or sys.stdout.isatty() or not sys.stderr.isatty():
+        return paths
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(paths, "Reading", console=Console(stderr=True))
+
+
+def _print_lines(answers: "Iterable[FilePrediction]") -> None:
+    for answer in answers:
+        typer.echo(f"{answer.label}  {answer.confidence:7.2%}  {answer.path}")
+
+
+def _print_csv(answers: "Iterable[FilePrediction]") -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("label", "confidence", "file"))
+    for answer in answers:
+        writer.writerow((answer.label, f"{answer.confidence:.6f}", answer.path))
+
+
+def _print_json_array(answers: "Iterable[FilePrediction]") -> None:
+    """One JSON array, an object a line, so that neither side needs to hold all of it."""
+    before = "["
+    for answer in answers:
+        row = {"file": answer.path, "label": answer.label, "confidence": answer.confidence}
+        typer.echo(f"{before}\n  {json.dumps(row)}", nl=False)
+        before = ","
+    typer.echo("[]" if before == "[" else "\n]")
+
+
 def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
@@ -337,7 +510,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
     table = Table(title=escape(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from keras_digitnet.errors import DigitNetError
 
 AUGMENTATIONS = ("affine", "layers", "none")
+EXPORT_FORMATS = ("saved_model", "onnx", "litert", "openvino")
 
 
 def _check(condition: bool, field: str, expected: str, received: object) -> None:

@@ -21,10 +21,10 @@ import numpy as np
 
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.images import SIDE, read_image
 
 logger = logging.getLogger(__name__)
 
-SIDE = 28
 DOWNLOAD_SECONDS = 120.0
 
 _KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
@@ -138,6 +138,17 @@ def load_dataset(source: str = "auto", *, seed: int = 0, validation_size: float 
     return Dataset(found.name, found.source, classes, train, validation, test)
 
 
+def is_at_hand(source: str) -> bool:
+    """Whether `load_dataset(source)` finds its files without a network."""
+    needed = {
+        "mnist": ("mnist.npz",),
+        "fashion_mnist": tuple(f"fashion-mnist/{name}" for name in _FASHION_MNIST_MD5),
+    }
+    if source in needed:
+        return all(_cache_path(name).is_file() for name in needed[source])
+    return source == "digits" or Path(source).expanduser().exists()
+
+
 def _find(source: str) -> _Source:
     named: dict[str, Callable[[], _Source]] = {
         "auto": _auto,
@@ -223,11 +234,15 @@ def _mnist_form(image: np.ndarray) -> np.ndarray:
 
 def _cached(name: str, algorithm: str, digest: str, url: str | None = None) -> Path:
     """A file of Keras's data cache, downloaded where it is not there yet."""
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    path = home / "datasets" / name
+    path = _cache_path(name)
     if not path.is_file():
         _download(url or _KERAS_DATASETS + name, path, algorithm, digest)
     return path
+
+
+def _cache_path(name: str) -> Path:
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    return home / "datasets" / name
 
 
 class _DownloadError(DigitNetError):
@@ -427,31 +442,13 @@ def _read_classes(folder: Path, names: list[str]) -> tuple[Split, int]:
                 f"{class_dir}: expected only the class folders {', '.join(names)} in {folder}."
             )
         for path in _entries(class_dir):
-            image, as_it_is = _read_image(path)
+            image, as_it_is = read_image(path)
             resized += not as_it_is
             images.append(image)
             labels.append(names.index(class_dir.name))
     if not images:
         raise DigitNetError(f"{folder}: expected images in the class folders; they are empty.")
     return Split(np.stack(images), np.array(labels)), resized
-
-
-def _read_image(path: Path) -> tuple[np.ndarray, bool]:
-    """A picture as 28x28 uint8, and whether it had that size."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I;16"):
-                upright = Image.fromarray(np.uint8(np.asarray(upright) >> 8))
-            grey = upright.convert("L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DigitNetError(f"{path}: expected an image; received: {error}.") from None
-    as_it_is = grey.size == (SIDE, SIDE)
-    if not as_it_is:
-        grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(grey), as_it_is
 
 
 # Checks and splits

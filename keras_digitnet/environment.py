@@ -1,6 +1,7 @@
 """Which backend computes, on what, and in which versions; Apple's plugin included."""
 
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -8,10 +9,14 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from keras_digitnet.errors import DigitNetError, first_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
+
+# What the user named, before `select_backend` names one to Keras.
+NAMED_BACKEND = os.environ.get("KERAS_BACKEND")
 
 _PACKAGES = (
     "keras_digitnet",
@@ -25,6 +30,10 @@ _PACKAGES = (
     "matplotlib",
     "pillow",
     "onnxruntime",
+    "tf2onnx",
+    "ai-edge-litert",
+    "openvino",
+    "tensorflow-serving-api",
 )
 
 
@@ -52,7 +61,7 @@ def select_backend(name: str | None = None) -> str:
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
     try:
-        with _native_notes_dropped():
+        with native_notes_dropped():
             devices(name)
     except Exception as error:  # whatever a damaged installation or a missing device raises
         raise DigitNetError(
@@ -60,6 +69,44 @@ def select_backend(name: str | None = None) -> str:
             "Install it anew, or choose another --backend."
         ) from error
     return name
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        DigitNetError: It is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DigitNetError(
+            f"{module.partition('.')[0]}: expected this package; received: {first_line(error)}. "
+            f"Install it: pip install 'keras_digitnet[{extra}]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def native_notes_dropped() -> Iterator[None]:
+    """Drops what native code writes to stderr, unless an exception makes it matter.
+
+    TensorFlow greets with several lines for its own developers, before any of
+    its settings for logging take effect.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def versions() -> dict[str, str]:
@@ -125,29 +172,6 @@ def metal_problem() -> str | None:
         "import fails beside it. Either: pip uninstall tensorflow-metal, "
         "or: pip install 'tensorflow<2.20'"
     )
-
-
-@contextlib.contextmanager
-def _native_notes_dropped() -> Iterator[None]:
-    """Drops what native code writes to stderr, unless an exception makes it matter.
-
-    TensorFlow greets with several lines for its own developers, before any of
-    its settings for logging take effect.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            notes.seek(0)
-            os.write(terminal, notes.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def _version(package: str) -> str | None:

@@ -11,5 +11,10 @@ class DigitNetError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What somebody else's exception says, in one line; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What somebody else's exception says, in one line; its type where it says nothing.
+
+    Headings, which end in a colon, are passed over for what stands below them.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.endswith(":")] or lines
+    return (telling or [type(error).__name__])[0][:500]

@@ -1,13 +1,28 @@
 """Trained models as one thing: a `Classifier` from images to probabilities."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_digitnet.artifacts import RunFolder, read_json
+from keras_digitnet import environment, runtimes, serving
+from keras_digitnet.artifacts import RunFolder, newest_version, preset_dir, read_json
+from keras_digitnet.config import PRESETS
 from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.images import read_image
+
+_OPEN = {
+    ".keras": runtimes.open_keras,
+    ".onnx": runtimes.open_onnx,
+    ".tflite": runtimes.open_litert,
+    ".xml": runtimes.open_openvino,
+}
+_EXPECTED = (
+    f"one of the presets {', '.join(PRESETS)}, the folder of a run, a file that ends in "
+    f"{', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
+)
 
 
 @dataclass(frozen=True)
@@ -24,17 +39,17 @@ class Predictions:
 
 
 class Classifier:
-    """A trained model, whatever file it came from.
+    """A trained model, wherever it runs.
 
     Attributes:
-        classes: The C names; a label is an index into them.
+        classes: The C names; a label is an index into them. Numbers from 0 on
+            where the model came without names.
     """
 
-    def __init__(
-        self, predict_batch: Callable[[np.ndarray], np.ndarray], classes: tuple[str, ...]
-    ) -> None:
-        self._predict_batch = predict_batch
-        self.classes = classes
+    def __init__(self, runtime: runtimes.Runtime, classes: tuple[str, ...] | None = None) -> None:
+        self._runtime = runtime
+        self._named = classes is not None
+        self.classes = classes or tuple(str(label) for label in range(runtime.num_classes))
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> Predictions:
         """Reads digits in MNIST's form: light on dark, centred.
@@ -44,7 +59,8 @@ class Classifier:
             batch_size: Images that are computed at a time.
 
         Raises:
-            DigitNetError: The images have another shape or dtype.
+            DigitNetError: The images have another shape or dtype, or a server
+                does not answer.
         """
         images = np.asarray(images)
         shaped = images.ndim in (3, 4) and images.shape[1:] in ((28, 28), (28, 28, 1))
@@ -54,73 +70,196 @@ class Classifier:
                 f"received: {images.dtype} {images.shape}."
             )
         images = images.reshape(-1, 28, 28, 1)
+        labels = np.zeros(len(images), np.int64)
         probabilities = np.zeros((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), batch_size):
-            stop = start + batch_size
-            probabilities[start:stop] = self._predict_batch(images[start:stop])
-        return Predictions(probabilities.argmax(axis=1), probabilities)
+            batch = slice(start, start + batch_size)
+            probabilities[batch], labels[batch] = self._predict_batch(images[batch])
+        return Predictions(labels, probabilities)
+
+    def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the runtime answers, if it is an answer."""
+        name = self._runtime.name
+        try:
+            probabilities, labels = self._runtime.predict_batch(images)
+        except DigitNetError:
+            raise
+        except Exception as error:  # each runtime has exceptions of its own
+            raise DigitNetError(
+                f"{name}: expected it to compute {len(images)} images; "
+                f"received: {first_line(error)}"
+            ) from error
+        expected = (len(images), len(self.classes))
+        if probabilities.shape != expected or labels.shape != expected[:1]:
+            raise DigitNetError(
+                f"{name}: expected probabilities of shape {expected} and label of shape "
+                f"{expected[:1]}; received: {probabilities.shape} and {labels.shape}."
+            )
+        if not np.isfinite(probabilities).all():
+            raise DigitNetError(
+                f"{name}: expected finite probabilities; received: NaN or infinity. "
+                "Its weights are damaged; train or fetch it again."
+            )
+        if labels.min() < 0 or labels.max() >= len(self.classes):
+            raise DigitNetError(
+                f"{name}: expected labels from 0 to {len(self.classes) - 1}; "
+                f"received: {labels.min()} to {labels.max()}."
+            )
+        return probabilities, labels
 
     def require_classes(self, classes: tuple[str, ...]) -> None:
-        """Raises DigitNetError unless a data set's classes are the model's own."""
-        if classes != self.classes:
+        """Raises DigitNetError unless a data set's classes are the model's own.
+
+        A model that came without names is only asked for their number.
+        """
+        fit = classes == self.classes if self._named else len(classes) == len(self.classes)
+        if not fit:
             raise DigitNetError(
                 f"data set: expected the model's {len(self.classes)} classes "
                 f"({', '.join(self.classes)}); received: {', '.join(classes)}."
             )
 
 
-def load(where: str | Path) -> Classifier:
-    """Loads a trained model: a `.keras` file, or the folder of a run.
+@dataclass(frozen=True)
+class FilePrediction:
+    """What a classifier says of one picture.
 
-    The names of the classes come from `config.json` beside the model, else
-    they are numbers from 0 on.
+    Attributes:
+        path: The file, as it was named.
+        label: The name of the most probable class.
+        confidence: Its probability.
+        error: Why the file could not be read; it has no label then.
+    """
+
+    path: str
+    label: str = ""
+    confidence: float = 0.0
+    error: str = ""
+
+
+def predict_files(
+    classifier: Classifier, paths: Iterable[str], batch_size: int = 256
+) -> Iterator[FilePrediction]:
+    """Reads pictures in MNIST's form, in their order, `batch_size` at a time in memory.
+
+    A file that cannot be read gets an error in its place.
+    """
+    paths = iter(paths)
+    while group := list(itertools.islice(paths, batch_size)):
+        images: list[np.ndarray] = []
+        errors: list[str] = []
+        for path in group:
+            try:
+                images.append(read_image(path)[0])
+                errors.append("")
+            except DigitNetError as error:
+                errors.append(str(error))
+        answers = classifier.predict(np.array(images, np.uint8).reshape(-1, 28, 28))
+        found = zip(answers.labels, answers.probabilities.max(axis=1), strict=True)
+        for path, error_text in zip(group, errors, strict=True):
+            if error_text:
+                yield FilePrediction(path, error=error_text)
+            else:
+                label, confidence = next(found)
+                yield FilePrediction(path, classifier.classes[label], float(confidence))
+
+
+def load(where: str | Path, backend: str | None = None) -> Classifier:
+    """Loads a trained model from wherever it is.
+
+    The names of the classes come from the `config.json` that lies beside a
+    file and inside a SavedModel.
+
+    Args:
+        where: A preset's name, such as `base`, for the model that comes with
+            the package; the folder of a run; a `.keras`, `.onnx`, `.tflite`
+            or OpenVINO `.xml` file; the folder of a SavedModel, or its parent
+            for the newest version; or the address of a model that TF Serving
+            serves, `http://localhost:8501/v1/models/digitnet`.
+        backend: Keras's backend, for a preset and for what Keras runs; else
+            `KERAS_BACKEND`, as it was when the package was imported, names
+            it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
+            file on what Keras runs on, or else on TensorFlow.
 
     Raises:
-        DigitNetError: There is no such model, or it is no DigitNet.
+        DigitNetError: There is no such model, it is no digit reader, or what
+            runs it is not installed.
     """
+    if serving.is_address(str(where)):
+        _refuse_backend(where, backend)
+        return Classifier(serving.open_server(str(where)))
+    path = _find(where, backend)
+    if path.is_dir():
+        _refuse_backend(where, backend)
+        runtime = runtimes.open_saved_model(path)
+        return Classifier(runtime, class_names(path / "assets.extra", runtime.num_classes))
+    if path.suffix != ".keras":
+        _refuse_backend(where, backend)
+    elif backend:
+        environment.select_backend(backend)
+    runtime = _OPEN[path.suffix](path)
+    return Classifier(runtime, class_names(path.parent, runtime.num_classes))
+
+
+def find_keras_file(where: str | Path) -> Path:
+    """The `.keras` file of a preset or run, or `where` itself.
+
+    Raises:
+        DigitNetError: There is none.
+    """
+    path = _find(where, backend="keras")
+    if path.suffix != ".keras":
+        raise DigitNetError(
+            f"model: expected a preset, the folder of a run or a .keras file; received: {where}."
+        )
+    return path
+
+
+def _find(where: str | Path, backend: str | None) -> Path:
+    """The file or the folder of a SavedModel's version that `where` means."""
+    if where in PRESETS:
+        in_keras = backend or environment.NAMED_BACKEND
+        return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
     path = Path(where).expanduser()
     if path.is_dir():
-        path = RunFolder(path).model_path
-    if not path.is_file() or path.suffix != ".keras":
+        run = RunFolder(path)
+        if run.model_path.is_file():
+            return run.model_path
+        if version_dir := newest_version(path):
+            return version_dir
+    elif path.suffix in _OPEN:
+        return _existing(path)
+    raise DigitNetError(
+        f"model: expected {_EXPECTED}; received: {where}, "
+        f"{'which is none of these' if path.exists() else 'which does not exist'}."
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DigitNetError(f"model: expected a file; received: {path}, which does not exist.")
+    return path
+
+
+def _refuse_backend(where: str | Path, backend: str | None) -> None:
+    if backend:
         raise DigitNetError(
-            f"model: expected a .keras file or the folder of a run; received: {where}, "
-            f"{'which is neither' if Path(where).exists() else 'which does not exist'}."
+            f"backend: expected none for {where}, which Keras does not run; "
+            f"received: {backend}. Leave it out."
         )
-    return _load_keras(path)
 
 
-def _load_keras(path: Path) -> Classifier:
-    import keras
+def class_names(folder: Path, count: int) -> tuple[str, ...] | None:
+    """The names in a folder's `config.json`; `None` where it has none.
 
-    from keras_digitnet.model import IMAGE_SHAPE, build_inference_model, jit_compile
-
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras lets through whatever its parsers raise
-        raise DigitNetError(
-            f"{path}: expected a .keras model that Keras can load; received: {first_line(error)}"
-        ) from error
-    inputs = [(tensor.shape, tensor.dtype) for tensor in getattr(model, "inputs", None) or ()]
-    outputs = [tensor.shape for tensor in getattr(model, "outputs", None) or ()]
-    if inputs != [((None, *IMAGE_SHAPE), "uint8")] or [len(shape) for shape in outputs] != [2]:
-        raise DigitNetError(
-            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) logits; "
-            f"received: one from {inputs} to {outputs}."
-        )
-    inference = build_inference_model(model)
-    inference.compile(jit_compile=jit_compile())
-
-    def predict_batch(images: np.ndarray) -> np.ndarray:
-        return np.asarray(inference.predict_on_batch(images)["probabilities"])
-
-    return Classifier(predict_batch, _class_names(path.with_name("config.json"), outputs[0][1]))
-
-
-def _class_names(config_path: Path, count: int) -> tuple[str, ...]:
-    if not config_path.is_file():
-        return tuple(str(label) for label in range(count))
-    config = read_json(config_path)
-    names = config.get("classes") if isinstance(config, dict) else None
+    Raises:
+        DigitNetError: They are not `count` names.
+    """
+    config_path = folder / "config.json"
+    config = read_json(config_path) if config_path.is_file() else {}
+    if not isinstance(config, dict) or "classes" not in config:
+        return None  # or somebody else's
+    names = config["classes"]
     if not isinstance(names, list) or len(names) != count:
         raise DigitNetError(
             f"{config_path}: expected the {count} names of the model's classes; received: {names}."

@@ -105,23 +105,26 @@ def build_inference_model(model: keras.Model) -> keras.Model:
         model: A trained model as `build_model` gives; its layers are shared.
 
     Returns:
-        A model from `(N, 28, 28, 1)` uint8 images to a dict of
-        `probabilities`, `(N, C)` float32, and `label`, `(N,)` int32, the index
-        of the largest.
+        A model from `(N, 28, 28, 1)` uint8 images to `(N, C)` float32
+        probabilities.
     """
-
-    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if isinstance(layer, _RANDOM_LAYERS) else layer(*args, **kwargs)
-
     trained = keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=call
+        model, clone_function=lambda layer: layer, call_function=_call_for_inference
     )
     probabilities = ops.softmax(trained.output)
-    outputs = {
-        "probabilities": probabilities,
-        "label": ops.cast(ops.argmax(probabilities, axis=-1), "int32"),
-    }
-    return keras.Model(trained.input, outputs, name=f"{model.name}_inference")
+    return keras.Model(trained.input, probabilities, name=model.name)
+
+
+def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(layer, _RANDOM_LAYERS):
+        return args[0]
+    if isinstance(layer, layers.Dense) and len(args[0].shape) == 4:
+        # As rows it is one matrix product; on a map TensorFlow works out shapes at run time,
+        # in a dozen operations a layer that every exported file would hold.
+        height, width, channels = args[0].shape[1:]
+        rows = layer(ops.reshape(args[0], (-1, channels)))
+        return ops.reshape(rows, (-1, height, width, layer.units))
+    return layer(*args, **kwargs)
 
 
 def jit_compile() -> str | bool:

@@ -30,7 +30,7 @@ from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.evaluation import Report, evaluate
-from keras_digitnet.export import export_saved_model
+from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
 from keras_digitnet.model import build_model, count_parameters, jit_compile
 
@@ -201,7 +201,7 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
     kept = f"The model is kept: {folder.model_path}. {_how_to_go_on(folder)}"
     try:
         if config.export and not (folder.servable_dir / "1").exists():
-            export_saved_model(folder.model_path, folder.servable_dir)
+            export_model(folder.model_path, folder.servable_dir.parent)
         return _finish(folder, config, dataset, history)
     except (DigitNetError, OSError) as error:
         raise DigitNetError(f"{error} {kept}") from None

@@ -5,13 +5,10 @@
 With --check it writes nothing and fails if the README is out of date.
 """
 
-import html
 import subprocess
 import sys
-from pathlib import Path
 
-README_PATH = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- reference: start -->\n", "<!-- reference: end -->\n"
+from readme import README_PATH, with_block
 
 
 def main() -> None:
@@ -19,15 +16,11 @@ def main() -> None:
     written = subprocess.run(
         [sys.executable, *command.split()], capture_output=True, text=True, check=True
     )
-    reference = html.unescape(written.stdout).strip()
     reference = "\n".join(
-        f"##{line}" if line.startswith("#") else line for line in reference.splitlines()
+        f"##{line}" if line.startswith("#") else line for line in written.stdout.splitlines()
     )
-    readme = README_PATH.read_text()
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
-    current = f"{before}{START}\n{reference}\n\n{END}{after}"
-    if current == readme:
+    current = with_block("reference", reference)
+    if current == README_PATH.read_text():
         return
     if "--check" in sys.argv[1:]:
         sys.exit("README.md is out of date: run python scripts/readme_reference.py")

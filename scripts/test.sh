@@ -11,7 +11,7 @@ if [ -n "${KERAS_DIGITNET_DATA:-}" ]; then
 fi
 # One version of torch for every machine. On Linux its default build brings CUDA, several GB;
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes the small one.
-source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,jax,torch]'
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,jax,torch,onnx,litert,openvino,serving]'
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
@@ -23,6 +23,6 @@ for backend in tensorflow jax torch; do
     marked=backends
     [ "$backend" = tensorflow ] && marked=
     # Two processes with a thread each; torch's threads would wait for each other.
-    KERAS_BACKEND=$backend OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --durations 5 -m "$marked" "$@" \
+    KERAS_BACKEND=$backend OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadgroup --durations 5 -m "$marked" "$@" \
         || [ "$marked:$?" = backends:5 ] # 5: the arguments select none of these
 done

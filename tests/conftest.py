@@ -1,6 +1,7 @@
 """Real parts on a small scale; which backend runs is KERAS_BACKEND's choice."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from keras_digitnet.config import ModelConfig, TrainConfig
+from keras_digitnet.artifacts import read_json, write_json
+from keras_digitnet.config import EXPORT_FORMATS, ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +81,27 @@ def mnist() -> Dataset:
     return dataset
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the shipped `nano`, as if it had been trained on the bundled digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(ROOT / "saved_models" / "nano" / "model.keras", folder)
+    config = read_json(ROOT / "saved_models" / "nano" / "config.json")
+    write_json(folder / "config.json", {**config, "train": {**config["train"], "data": "digits"}})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in every format."""
+    from keras_digitnet.export import export_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    export_model(trained, folder, EXPORT_FORMATS)
+    export_model(trained, folder, ["litert"], "int8")
+    return folder
+
+
 @pytest.fixture
 def random_images() -> Callable[[int], Split]:
     def make(count: int) -> Split:
@@ -101,6 +124,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env={name: value for name, value in changed.items() if value is not None},
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=300,
             check=False,
         )

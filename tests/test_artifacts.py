@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from keras_digitnet.artifacts import RunFolder, create_run_folder, read_json, written_whole
+from keras_digitnet.artifacts import (
+    RunFolder,
+    create_run_folder,
+    newest_version,
+    publish_version,
+    read_json,
+    temporary_beside,
+    written_whole,
+)
 from keras_digitnet.errors import DigitNetError
 
 
@@ -21,19 +29,36 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model.keras"]
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    version_dir = tmp_path / "digitnet" / "1"
-    with pytest.raises(RuntimeError), written_whole(version_dir) as temporary:
-        temporary.mkdir()
-        (temporary / "saved_model.pb").touch()
-        raise RuntimeError
-    assert os.listdir(tmp_path / "digitnet") == []
-    with written_whole(version_dir) as temporary:
+def write_version(servable_dir: Path) -> Path:
+    with temporary_beside(servable_dir / "new") as temporary:
         temporary.mkdir()
         (temporary / "saved_model.pb").touch()
         # A server that polls takes whole numbers for versions, nothing else.
-        assert not any(name.isdecimal() for name in os.listdir(tmp_path / "digitnet"))
-    assert os.listdir(version_dir) == ["saved_model.pb"]
+        assert not temporary.name.isdecimal()
+        return publish_version(temporary, servable_dir)
+
+
+def test_versions_that_come_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: write_version(tmp_path), range(24)))
+    assert sorted(int(version.name) for version in versions) == list(range(4, 28))
+    assert all(os.listdir(version) == ["saved_model.pb"] for version in versions)
+    assert len(os.listdir(tmp_path)) == 25
+    assert newest_version(tmp_path) == tmp_path / "27"
+    assert newest_version(tmp_path / "5") == tmp_path / "5"
+
+
+def test_a_version_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    servable_dir = tmp_path / "digitnet"
+    with pytest.raises(RuntimeError), temporary_beside(servable_dir / "new") as temporary:
+        temporary.mkdir()
+        (temporary / "saved_model.pb").touch()
+        raise RuntimeError
+    assert os.listdir(servable_dir) == []
+    with pytest.raises(FileNotFoundError):
+        publish_version(tmp_path / "gone", servable_dir)
+    assert newest_version(servable_dir) is None
 
 
 def test_a_killed_process_leaves_no_half_file(tmp_path: Path) -> None:

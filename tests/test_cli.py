@@ -1,4 +1,7 @@
+import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
+from PIL import Image
 
 from keras_digitnet import __version__
 from keras_digitnet.config import PRESETS
+from keras_digitnet.data import Dataset
+from keras_digitnet.inference import load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ("train", "evaluate", "presets", "info")
+COMMANDS = ("train", "evaluate", "predict", "export", "presets", "info")
 
 
 def test_help_starts_without_keras_or_a_backend() -> None:
@@ -65,6 +71,12 @@ def test_version_and_presets(command: Command) -> None:
         (["train", "--resume", "nowhere"], "nowhere/config.json: expected a JSON file"),
         (["train", "--resume", "x", "--epochs", "9", "--no-test"], "also: --epochs, --test"),
         (["evaluate", "nowhere.keras"], "received: nowhere.keras, which does not exist"),
+        (["predict", "nowhere.png"], "nowhere.png: expected an image; received: no such file"),
+        (["predict", "."], ".: expected an image; received: a folder without pictures"),
+        (["predict", "a.png", "--model", "nothing"], "received: nothing, which does not exist"),
+        (["predict", "a.png", "--json", "--csv"], "expected --json or --csv; received: both"),
+        (["export", "base", "--format", "tflite"], "received: tflite"),
+        (["export", "nowhere.keras"], "nowhere.keras, which does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -128,6 +140,92 @@ def test_train_and_evaluate_without_a_network(
     shown = command("evaluate", str(run_dir), "--data", "digits", "--quiet")
     assert "accuracy" in shown.stdout
     assert shown.stderr == ""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, digits: Dataset) -> list[str]:
+    """A folder with pictures of digits in folders, and one file that is none; their labels."""
+    for index in range(6):
+        path = tmp_path / "scans" / f"page{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.test.images[index, ..., 0]).save(path)
+    (tmp_path / "scans" / "notes.txt").write_text("not a picture, and not called one")
+    return [f"scans/page{index % 2}/{index}.png" for index in (0, 2, 4, 1, 3, 5)]
+
+
+def test_predict_reads_files_and_folders(
+    pictures: list[str], digits: Dataset, tmp_path: Path
+) -> None:
+    """From a cold process, with the shipped model, in ONNX Runtime."""
+    program = (
+        "import sys\n"
+        "from keras_digitnet.cli import app\n"
+        "try:\n"
+        "    app(['predict', 'scans', 'scans/page1/5.png', '--json'])\n"
+        "except SystemExit as end:\n"
+        "    heavy = ('keras', 'tensorflow', 'jax', 'torch', 'sklearn', 'matplotlib')\n"
+        "    print([n for n in heavy if n in sys.modules], end.code, file=sys.stderr)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert child.stderr.splitlines() == ["[] 0"], child.stderr
+    rows = json.loads(child.stdout)
+    assert [row["file"] for row in rows] == [*pictures, "scans/page1/5.png"]
+    expected = load(ROOT / "saved_models" / "base" / "model.onnx").predict(digits.test.images[:6])
+    assert [int(row["label"]) for row in rows] == [
+        expected.labels[int(Path(row["file"]).stem)] for row in rows
+    ]
+    assert all(0.1 < row["confidence"] <= 1 for row in rows)
+
+
+def test_predict_goes_on_past_a_broken_picture(
+    command: Command, pictures: list[str], tmp_path: Path, exported: Path
+) -> None:
+    broken = tmp_path / pictures[1]
+    broken.write_bytes(broken.read_bytes()[:50])
+    model = ["--model", str(exported / "model.onnx")]
+    shown = command("predict", "scans", *model)
+    assert shown.returncode == 1
+    assert [line.split()[-1] for line in shown.stdout.splitlines()] == [pictures[0], *pictures[2:]]
+    assert shown.stderr.startswith(f"Error: {pictures[1]}: expected an image; received: ")
+    assert shown.stderr.count("\n") == 1
+    table = command("predict", "scans", *model, "--csv")
+    rows = list(csv.DictReader(table.stdout.splitlines()))
+    assert [row["file"] for row in rows] == [pictures[0], *pictures[2:]]
+    assert shown.stdout.startswith(f"{rows[0]['label']}  ")
+    odd_name = os.fsdecode(b"scans/caf\xe9.png")
+    shutil.copy(tmp_path / pictures[0], tmp_path / odd_name)
+    odd = command("predict", odd_name, *model, PYTHONIOENCODING="utf-8:strict", PYTHONUTF8="0")
+    assert (odd.returncode, odd.stderr) == (0, "")
+    alone = command("predict", pictures[1], *model, "--json")
+    assert (alone.returncode, alone.stdout) == (2, "[]\n")
+
+
+def test_export_and_evaluate_what_was_exported(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    """Whatever KERAS_BACKEND says."""
+    arguments = ["export", str(trained), "--format", "onnx", "--out", "out"]
+    answer = command(*arguments, KERAS_BACKEND="jax")
+    assert answer.returncode == 0, answer.stderr
+    assert "359 test images of digits" in answer.stdout
+    assert "100.00%" in answer.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "config.json"}
+    scores = [
+        json.loads(command("evaluate", where, "--data", "digits", "--json").stdout)["accuracy"]
+        for where in ("out/model.onnx", str(trained))
+    ]
+    assert scores[0] == scores[1]
+    again = command(*arguments, "--json", "--quiet")
+    (artifact,) = json.loads(again.stdout)["artifacts"]
+    assert artifact["path"] == "out/model.onnx"
+    assert artifact["same_labels"] == artifact["images"] == 359
 
 
 def test_mnist_by_name_fails_without_a_network(command: Command, tmp_path: Path) -> None:

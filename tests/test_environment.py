@@ -103,11 +103,11 @@ def test_a_backend_that_cannot_start_is_one_message() -> None:
 def test_native_notes_are_dropped_unless_something_fails() -> None:
     program = (
         "import os, sys\n"
-        "from keras_digitnet.environment import _native_notes_dropped\n"
-        "with _native_notes_dropped():\n"
+        "from keras_digitnet.environment import native_notes_dropped\n"
+        "with native_notes_dropped():\n"
         "    os.write(2, b'a greeting\\n')\n"
         "print('seen', file=sys.stderr)\n"
-        "with _native_notes_dropped():\n"
+        "with native_notes_dropped():\n"
         "    os.write(2, b'the cause\\n')\n"
         "    raise SystemExit(3)\n"
     )

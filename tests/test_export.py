@@ -1,80 +1,245 @@
+import dataclasses
+import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
 
 from keras_digitnet import export
+from keras_digitnet.config import EXPORT_FORMATS
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.export import export_saved_model
-from keras_digitnet.model import build_inference_model, build_model
+from keras_digitnet.export import export_model
+from keras_digitnet.inference import load
 
-# A reader of SavedModels that knows nothing of this package: what a server is.
-SERVER = """
-import sys
-import numpy as np, tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-answers = serve(images=tf.constant(np.load(sys.argv[2])))
-assert "keras_digitnet" not in sys.modules
-np.savez(sys.argv[3], **{name: value.numpy() for name, value in answers.items()})
-"""
-
-
-@pytest.fixture
-def model_path(tmp_path: Path) -> Path:
-    path = tmp_path / "run" / "model.keras"
-    path.parent.mkdir()
-    build_model(TINY).save(path)
-    path.with_name("config.json").write_text('{"classes": []}')
-    return path
+FILES = {
+    "saved_model": "digitnet",
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "openvino": "model.xml",
+}
 
 
 @pytest.mark.backends
-def test_a_server_gives_the_models_probabilities(
-    model_path: Path, tmp_path: Path, digits: Dataset
+def test_every_format_does_as_keras_does(trained: Path, exported: Path, digits: Dataset) -> None:
+    images = digits.test.images
+    expected = load(trained).predict(images)
+    for name in FILES.values():
+        classifier = load(exported / name)
+        received = classifier.predict(images)
+        assert classifier.classes == tuple("0123456789")
+        assert received.probabilities.dtype == np.float32
+        assert np.abs(received.probabilities - expected.probabilities).max() <= 1e-5, name
+        assert np.array_equal(received.labels, expected.labels), name
+    small = load(exported / "model_int8.tflite").predict(images)
+    assert (small.labels != expected.labels).sum() <= 1
+    assert (exported / "model_int8.tflite").stat().st_size < 55_000
+    assert np.array_equal(load(exported / "digitnet" / "1").predict(images).labels, expected.labels)
+
+
+def saved_model_cli(*arguments: object) -> str:
+    command = Path(sys.executable).with_name("saved_model_cli")
+    return subprocess.run(
+        [command, *map(str, arguments)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_tensorflows_own_tool_shows_and_runs_it(
+    exported: Path, trained: Path, tmp_path: Path, digits: Dataset
 ) -> None:
-    version_dir = export_saved_model(model_path, tmp_path / "digitnet")
-    assert version_dir == tmp_path / "digitnet" / "1"
-    images = digits.test.images[:50]
+    version = exported / "digitnet" / "1"
+    shown = saved_model_cli("show", "--dir", version, "--all")
+    for words in (
+        "signature_def['serving_default']",
+        "signature_def['image_bytes']",
+        "inputs['images'] tensor_info:\n        dtype: DT_UINT8\n        shape: (-1, 28, 28, 1)",
+        "inputs['image_bytes'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)",
+        "outputs['probabilities'] tensor_info:\n        dtype: DT_FLOAT\n        shape: (-1, 10)",
+        "outputs['label'] tensor_info:\n        dtype: DT_INT32\n        shape: (-1)",
+    ):
+        assert words in shown
+    images = digits.test.images[:20]
     np.save(tmp_path / "images.npy", images)
-    arguments = [str(version_dir), str(tmp_path / "images.npy"), str(tmp_path / "answers.npz")]
-    subprocess.run([sys.executable, "-c", SERVER, *arguments], check=True, env=dict(os.environ))
-    inference = build_inference_model(keras.saving.load_model(model_path))
-    expected = inference.predict_on_batch(images)
-    with np.load(tmp_path / "answers.npz") as answers:
-        assert answers["probabilities"].dtype == np.float32
-        assert np.abs(answers["probabilities"] - expected["probabilities"]).max() <= 1e-5
-        assert np.array_equal(answers["label"], expected["label"])
-    assert (version_dir / "assets.extra" / "config.json").read_text() == '{"classes": []}'
+    inputs = f"images={tmp_path / 'images.npy'}"
+    arguments = ["--tag_set", "serve", "--signature_def", "serving_default", "--inputs", inputs]
+    saved_model_cli("run", "--dir", version, *arguments, "--outdir", tmp_path)
+    expected = load(trained).predict(images)
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    assert np.abs(probabilities - expected.probabilities).max() <= 1e-5
+    assert np.array_equal(np.load(tmp_path / "label.npy"), expected.labels)
 
 
-def test_each_export_is_a_new_version(model_path: Path, tmp_path: Path) -> None:
+def test_the_server_warms_itself_with_requests_that_work(exported: Path) -> None:
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    version = exported / "digitnet" / "1"
+    signatures = tf.saved_model.load(str(version)).signatures
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
+    sizes = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
+        answer = signatures[request.model_spec.signature_name](**inputs)
+        sizes.append((request.model_spec.signature_name, len(answer["label"])))
+    assert sizes == [("serving_default", 1), ("serving_default", 32), ("image_bytes", 1)]
+
+
+def test_each_export_is_a_new_version(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "digitnet" / "7").mkdir(parents=True)
     (tmp_path / "digitnet" / "notes").mkdir()
-    assert export_saved_model(model_path, tmp_path / "digitnet").name == "8"
+    (artifact,) = export_model(trained, tmp_path)
+    assert artifact.path == tmp_path / "digitnet" / "8"
+    assert artifact.compared_on == "digits"
+    assert artifact.same_labels == artifact.images == 359
+    assert {path.name for path in (tmp_path / "digitnet").iterdir()} == {"7", "8", "notes"}
+
+
+MISSING = [
+    ("onnx", "tf2onnx", "onnx"),
+    ("litert", "ai_edge_litert.interpreter", "litert"),
+    ("openvino", "openvino", "openvino"),
+]
+
+
+@pytest.mark.parametrize(("form", "module", "extra"), MISSING)
+def test_a_missing_package_is_one_message(
+    trained: Path,
+    tmp_path: Path,
+    form: str,
+    module: str,
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DigitNetError, match=rf"pip install 'keras_digitnet\[{extra}\]'"):
+        export_model(trained, tmp_path, ["saved_model", form])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_serving_extra_there_is_no_warm_up(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    with caplog.at_level(logging.INFO, "keras_digitnet"):
+        (artifact,) = export_model(trained, tmp_path)
+    assert "pip install 'keras_digitnet[serving]'" in caplog.text
+    assert os.listdir(artifact.path / "assets.extra") == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "quantize", "message"),
+    [
+        (["tflite"], None, "format: expected one of .*; received: tflite"),
+        ([], None, "format: expected one of .*; received: none"),
+        (["onnx"], "int8", "quantize: expected int8, with the format litert alone"),
+        (["litert"], "int4", "quantize: expected int8, .*; received: int4 with litert"),
+    ],
+)
+def test_what_cannot_be_written_is_one_message(
+    trained: Path, tmp_path: Path, formats: list[str], quantize: str | None, message: str
+) -> None:
+    with pytest.raises(DigitNetError, match=message):
+        export_model(trained, tmp_path, formats, quantize)
+
+
+def test_only_a_keras_model_is_exported(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(DigitNetError, match="expected a preset, the folder of a run or a .keras"):
+        export_model(exported / "model.onnx", tmp_path)
 
 
 def test_what_does_not_agree_is_not_left_behind(
-    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison sees another model than the one that was written."""
-    other = build_inference_model(build_model(replace(TINY, num_classes=10)))
-    compare = export._difference_of_saved_model
-    monkeypatch.setattr(export, "_difference_of_saved_model", lambda path, _: compare(path, other))
-    with pytest.raises(DigitNetError, match="expected the Keras model's labels.*It was not kept"):
-        export_saved_model(model_path, tmp_path / "digitnet")
-    assert os.listdir(tmp_path / "digitnet") == []
+    """The comparison sees other probabilities than the ones that were written."""
+    opened = export._open
+
+    def other(path: Path) -> Any:
+        model = opened(path)
+        return dataclasses.replace(model, probabilities=model.probabilities * 0.9999)
+
+    monkeypatch.setattr(export, "_open", other)
+    (tmp_path / "model.onnx").write_text("what was there")
+    for form in EXPORT_FORMATS:
+        with pytest.raises(
+            DigitNetError, match="received: 0 other labels, a difference of 1.0e-04"
+        ):
+            export_model(trained, tmp_path, [form])
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == [tmp_path / "model.onnx"]
+    assert left[0].read_text() == "what was there"
+
+
+def test_int8_that_costs_too_much_is_not_left_behind(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other truth, which the Keras model is made to know by heart."""
+    opened = export._open
+
+    def other(path: Path) -> Any:
+        model = opened(path)
+        test = dataclasses.replace(model.dataset.test, labels=(model.labels + 1) % 10)
+        return dataclasses.replace(
+            model,
+            dataset=dataclasses.replace(model.dataset, test=test),
+            probabilities=np.roll(model.probabilities, 1, axis=1),
+        )
+
+    monkeypatch.setattr(export, "_open", other)
+    with pytest.raises(DigitNetError, match="int8 to cost at most 0.1% of 359 images; received: 3"):
+        export_model(trained, tmp_path, ["litert"], "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [{"classes": list("abcdefghij")}, {"name": "a project"}])
+def test_a_folder_with_other_names_is_left_alone(
+    trained: Path, tmp_path: Path, there: dict[str, Any]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    with pytest.raises(DigitNetError, match=r"config\.json: .*received: .*Name another folder"):
+        export_model(trained, tmp_path, ["onnx"])
+    assert json.loads((tmp_path / "config.json").read_text()) == there
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "config", [{"classes": list("0123456789"), "train": {"data": "~nobody/x"}}, {"train": []}, []]
+)
+def test_an_odd_configuration_does_not_matter(trained: Path, tmp_path: Path, config: Any) -> None:
+    shutil.copy(trained / "model.keras", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (artifact,) = export_model(tmp_path, tmp_path / "out", ["onnx"])
+    assert artifact.compared_on == "digits"
+
+
+def test_a_model_that_a_format_cannot_hold_is_one_message(tmp_path: Path) -> None:
+    images = keras.Input((28, 28, 1), dtype="uint8")
+    x = keras.ops.cast(images, "float32")[..., 0]
+    x = keras.ops.fft2((x, x))[0]
+    keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x))).save(
+        tmp_path / "other.keras"
+    )
+    with pytest.raises(
+        DigitNetError, match="onnx: expected a model that this format can hold"
+    ) as e:
+        export_model(tmp_path / "other.keras", tmp_path / "out", ["onnx"])
+    assert "\n" not in str(e.value)
+    assert list((tmp_path / "out").glob("*")) == []
 
 
 @pytest.mark.backends
-def test_a_failed_export_is_one_message(tmp_path: Path, backend: str) -> None:
+def test_a_failed_export_is_one_message(tmp_path: Path, trained: Path, backend: str) -> None:
     if backend == "tensorflow":
         pytest.skip("TensorFlow exports in its own process")
-    with pytest.raises(DigitNetError, match="export in a TensorFlow process failed: .*gone"):
-        export_saved_model(tmp_path / "gone.keras", tmp_path / "digitnet")
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        DigitNetError, match=r"export in a TensorFlow process failed: \[Errno.*file"
+    ):
+        export_model(trained, tmp_path / "file" / "folder")

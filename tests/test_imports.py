@@ -17,13 +17,33 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors"},
     "artifacts": {"errors"},
     "environment": {"errors"},
-    "data": {"errors", "artifacts"},
+    "images": {"errors"},
+    "data": {"errors", "artifacts", "images"},
     "layers": set(),
     "model": {"config", "layers"},
     "evaluation": {"errors"},
     "plots": {"artifacts"},
-    "export": {"errors", "artifacts", "data", "model"},
-    "inference": {"errors", "artifacts", "model"},
+    "runtimes": {"errors", "environment", "layers", "model"},
+    "serving": {"errors", "runtimes"},
+    "inference": {
+        "errors",
+        "config",
+        "artifacts",
+        "environment",
+        "images",
+        "runtimes",
+        "serving",
+    },
+    "export": {
+        "errors",
+        "config",
+        "artifacts",
+        "environment",
+        "data",
+        "model",
+        "runtimes",
+        "inference",
+    },
     "training": {
         "errors",
         "config",
@@ -38,7 +58,18 @@ ARROWS: dict[str, set[str]] = {
     },
 }
 ANYTHING = {"__init__", "__main__", "cli"}
-LATE_EVERYWHERE = {"tensorflow", "jax", "torch", "onnxruntime", "sklearn", "rich"}
+LATE_EVERYWHERE = {
+    "tensorflow",
+    "jax",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "openvino",
+    "sklearn",
+    "PIL",
+    "rich",
+}
 KERAS_ROOMS = {"layers", "model", "training", "export"}
 
 

@@ -1,8 +1,8 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import pytest
 from conftest import TINY
+from PIL import Image
 
+from keras_digitnet import environment
 from keras_digitnet.data import Dataset
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
+from keras_digitnet.inference import load, predict_files
 from keras_digitnet.model import build_model, jit_compile
 
 pytestmark = pytest.mark.backends
@@ -63,52 +65,92 @@ def test_the_names_of_the_classes_travel_beside_the_model(model_path: Path) -> N
     assert classifier.classes == tuple("abcdefghij")
     with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
         classifier.require_classes(tuple("0123456789"))
+    config_path.write_text(json.dumps({"name": "somebody else's"}))
+    assert load(model_path).classes == tuple("0123456789")
     config_path.write_text(json.dumps({"classes": ["a"]}))
     with pytest.raises(DigitNetError, match=r"config\.json: expected the 10 names"):
         load(model_path)
 
 
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def of_text(path: Path) -> None:
-    path.write_text("no model")
-
-
-def with_a_lambda(path: Path) -> None:
-    inputs = keras.Input((28, 28, 1), dtype="uint8")
-    outputs = keras.layers.Lambda(lambda x: x[:, 0, :10, 0])(inputs)
-    keras.Model(inputs, outputs).save(path)
-
-
-def of_another_shape(path: Path) -> None:
-    inputs = keras.Input((32, 32, 3))
-    keras.Model(inputs, keras.layers.Flatten()(inputs)).save(path)
-
-
-def of_scaled_floats(path: Path) -> None:
-    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    keras.Sequential(layers).save(path)
-
-
-@pytest.mark.parametrize(
-    "spoil", [truncated, of_text, with_a_lambda, of_another_shape, of_scaled_floats]
-)
-def test_a_file_that_is_no_digitnet_is_one_message(
-    model_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    spoil(model_path)
-    with pytest.raises(DigitNetError, match=r"model\.keras: expected .*received: ") as caught:
-        load(model_path)
-    assert "\n" not in str(caught.value)
-
-
 def test_what_is_not_there_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match="received: .*gone.keras, which does not exist"):
         load(tmp_path / "gone.keras")
-    with pytest.raises(DigitNetError, match="which is neither"):
+    with pytest.raises(DigitNetError, match="received: .*/gone, which does not exist"):
+        load(tmp_path / "gone")
+    with pytest.raises(DigitNetError, match="which is none of these"):
         load(tmp_path)
+    (tmp_path / "7").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DigitNetError, match="which is none of these"):
+        load(tmp_path)
+    with pytest.raises(DigitNetError, match="which is none of these"):
+        load(tmp_path / "notes.txt")
+
+
+def test_weights_that_are_not_numbers_give_no_digit(model_path: Path) -> None:
+    model = build_model(TINY)
+    bias = model.get_layer("logits").bias
+    bias.assign(np.full(10, np.nan, np.float32))
+    model.save(model_path)
+    with pytest.raises(DigitNetError, match="expected finite probabilities; received: NaN"):
+        load(model_path).predict(np.zeros((1, 28, 28), np.uint8))
+
+
+def test_a_preset_comes_with_the_package(
+    digits: Dataset, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In ONNX Runtime, unless somebody names a backend."""
+    images = digits.test.images[:50]
+    in_keras = load("nano").predict(images)  # the tests name one
+    assert load("nano", backend).classes == tuple("0123456789")
+    monkeypatch.setattr(environment, "NAMED_BACKEND", None)
+    in_onnx_runtime = load("nano").predict(images)
+    difference = np.abs(in_keras.probabilities - in_onnx_runtime.probabilities)
+    assert 0 < difference.max() <= 1e-5
+    assert np.array_equal(in_keras.labels, in_onnx_runtime.labels)
+
+
+def test_a_backend_for_what_keras_does_not_run_is_a_mistake(exported: Path) -> None:
+    for where in (exported / "model.onnx", exported / "digitnet", "http://x/v1/models/digitnet"):
+        with pytest.raises(DigitNetError, match="backend: expected none for .*received: jax"):
+            load(where, "jax")
+
+
+def test_the_newest_version_is_the_one_that_is_loaded(exported: Path, tmp_path: Path) -> None:
+    for version in ("9", "10"):
+        shutil.copytree(exported / "digitnet" / "1", tmp_path / "digitnet" / version)
+    (tmp_path / "digitnet" / "10" / "assets.extra" / "config.json").write_text(
+        json.dumps({"classes": list("abcdefghij")})
+    )
+    assert load(tmp_path / "digitnet").classes == tuple("abcdefghij")
+    assert load(tmp_path / "digitnet" / "9").classes == tuple("0123456789")
+
+
+def test_a_model_without_names_is_asked_for_their_number(exported: Path, tmp_path: Path) -> None:
+    shutil.copy(exported / "model.onnx", tmp_path)
+    classifier = load(tmp_path / "model.onnx")
+    assert classifier.classes == tuple("0123456789")
+    classifier.require_classes(tuple("abcdefghij"))
+    with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
+        classifier.require_classes(tuple("abc"))
+
+
+def test_pictures_are_read_in_their_order_and_a_broken_one_does_not_stop_them(
+    exported: Path, tmp_path: Path, digits: Dataset
+) -> None:
+    images = digits.test.images[:5, ..., 0]
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    (tmp_path / "2.png").write_text("no picture")
+    classifier = load(exported / "model.onnx")
+    paths = [str(tmp_path / f"{index}.png") for index in range(5)]
+    answers = list(predict_files(classifier, paths, batch_size=2))
+    assert [answer.path for answer in answers] == paths
+    assert "2.png: expected an image" in answers[2].error
+    expected = classifier.predict(images)
+    for index in (0, 1, 3, 4):
+        assert answers[index].label == str(expected.labels[index])
+        assert answers[index].confidence == pytest.approx(expected.probabilities[index].max())
 
 
 LOGITS = """

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -102,9 +101,7 @@ def test_the_inference_model_is_the_network_without_its_randomness(
     model = build_model(replace(TINY, augmentation=augmentation))
     inference = build_inference_model(model)
     assert not any("random" in layer.name or "drop" in layer.name for layer in inference.layers)
-    outputs: dict[str, Any] = inference.predict_on_batch(images)
+    probabilities = inference.predict_on_batch(images)
     expected = np.exp(logits(model, images).astype(float))
     expected /= expected.sum(axis=1, keepdims=True)
-    assert np.allclose(outputs["probabilities"], expected, atol=1e-6)
-    assert outputs["label"].dtype == np.int32
-    assert np.array_equal(outputs["label"], expected.argmax(axis=1))
+    assert np.allclose(probabilities, expected, atol=1e-6)

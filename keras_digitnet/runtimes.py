@@ -1,0 +1,329 @@
+"""The programs that run a trained model: each opens its own kind of file.
+
+What comes out is the same whatever opened it: batches of images to
+probabilities and labels. Every file is checked to be a digit reader before it
+reads anything.
+"""
+
+import io
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_digitnet.environment import (
+    devices,
+    import_extra,
+    native_notes_dropped,
+    select_backend,
+)
+from keras_digitnet.errors import DigitNetError, first_line
+
+if TYPE_CHECKING:
+    import keras
+
+# What a `.keras` file may unpack to, in bytes; `base` unpacks to less than one MB.
+MOST_UNPACKED = 1 << 28
+MOST_CLASSES = 10_000
+
+_IMAGES = ("uint8", (None, 28, 28, 1))
+
+Shape = tuple[int | None, ...]
+Signature = Mapping[str, tuple[str, Shape]]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An opened model.
+
+    Attributes:
+        name: What messages call it: a file or an address.
+        predict_batch: `(N, 28, 28, 1)` uint8 images, N at least 1, to
+            probabilities, `(N, C)` float32, and labels, `(N,)` integers.
+        num_classes: C.
+    """
+
+    name: str
+    predict_batch: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    num_classes: int
+
+
+def checked_num_classes(where: object, inputs: Signature, outputs: Signature) -> int:
+    """The C of a model whose named inputs and outputs are those of a digit reader.
+
+    Args:
+        where: What the message names.
+        inputs: Name to dtype and shape; `None` for a size that is open.
+        outputs: The same.
+
+    Raises:
+        DigitNetError: They are others.
+    """
+    probabilities = outputs.get("probabilities", ("", ()))
+    num_classes = (probabilities[1] or (None,))[-1]
+    expected = {"label": ("int32", (None,)), "probabilities": ("float32", (None, num_classes))}
+    if dict(inputs) != {"images": _IMAGES} or dict(outputs) != expected or not num_classes:
+        raise DigitNetError(
+            f"{where}: expected a model from images (N, 28, 28, 1) uint8 to probabilities (N, C) "
+            f"float32 and label (N,) int32; received: from {_described(inputs)} "
+            f"to {_described(outputs)}."
+        )
+    if num_classes > MOST_CLASSES:
+        raise DigitNetError(
+            f"{where}: expected at most {MOST_CLASSES:,} classes; received: {num_classes:,}."
+        )
+    return num_classes
+
+
+def _described(signature: Signature) -> str:
+    def size(number: int | None) -> str:
+        return "N" if number is None else str(number)
+
+    parts = (
+        f"{name} ({', '.join(map(size, shape))}) {dtype}"
+        for name, (dtype, shape) in sorted(signature.items())
+    )
+    return ", ".join(parts) or "nothing"
+
+
+def _cannot_load(path: Path, what: str, error: Exception) -> DigitNetError:
+    return DigitNetError(f"{path}: expected {what}; received: {first_line(error)}")
+
+
+# Keras
+
+
+def open_keras(path: Path) -> Runtime:
+    """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
+    model = load_keras_model(path)
+    from keras_digitnet.model import build_inference_model, jit_compile
+
+    try:
+        inference = build_inference_model(model)
+    except Exception as error:  # whatever another architecture makes Keras raise
+        raise _cannot_load(path, "a model that kd.build_model has built", error) from error
+    inference.compile(jit_compile=jit_compile())
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities = np.asarray(inference.predict_on_batch(images))
+        return probabilities, probabilities.argmax(axis=1)
+
+    return Runtime(str(path), predict_batch, inference.output_shape[1])
+
+
+def load_keras_model(path: Path) -> "keras.Model":
+    """The network in a `.keras` file, from uint8 images to logits.
+
+    Nothing in the file is executed: no Lambda layers, no classes but Keras's
+    and ours, and no archive that unpacks to more than `MOST_UNPACKED` bytes.
+
+    Raises:
+        DigitNetError: It is no such file.
+    """
+    if "keras" not in sys.modules:
+        select_backend()
+    import keras
+
+    import keras_digitnet.layers  # noqa: F401  (names our layers for Keras)
+
+    try:
+        _inspect_archive(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras lets through whatever its parsers raise
+        raise _cannot_load(path, "a .keras model that Keras can load", error) from error
+    inputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    outputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
+    expected = [("float32", (None, *shape[1:])) for _, shape in outputs if len(shape) == 2]
+    if inputs != [_IMAGES] or len(outputs) != 1 or outputs != expected:
+        raise DigitNetError(
+            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits; "
+            f"received: one from {inputs} to {outputs}."
+        )
+    return model
+
+
+def _inspect_archive(path: Path) -> None:
+    """Raises ValueError for what must not even be unpacked."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        _refuse_size(sum(member.file_size for member in archive.infolist()))
+        _refuse_foreign_code(json.loads(archive.read("config.json")))
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    sizes: list[int] = []  # compressed arrays can grow once more
+    with h5py.File(weights) as file:
+        file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    _refuse_size(sum(sizes))
+
+
+def _refuse_size(unpacked: int) -> None:
+    if unpacked > MOST_UNPACKED:
+        raise ValueError(
+            f"an archive that unpacks to {unpacked:,} bytes; at most {MOST_UNPACKED:,} are allowed"
+        )
+
+
+def _refuse_foreign_code(config: Any) -> None:
+    """Keras refuses it too, but does not always say what it was."""
+    import keras
+
+    if isinstance(config, list):
+        for item in config:
+            _refuse_foreign_code(item)
+    elif isinstance(config, dict):
+        name, module = str(config.get("class_name")), str(config.get("module") or "keras")
+        ours = keras.saving.get_registered_object(str(config.get("registered_name")))
+        if name == "Lambda":
+            raise ValueError("a Lambda layer, which holds code")
+        if ours is None and module.partition(".")[0] not in ("keras", "builtins"):
+            raise ValueError(f"the class {module}.{name}, which is neither Keras's nor ours")
+        for item in config.values():
+            _refuse_foreign_code(item)
+
+
+# What a model is exported to
+
+
+def _usable_cpus() -> int:
+    """The processors that this process may use; more threads would wait for each other."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def open_saved_model(path: Path) -> Runtime:
+    """Opens the folder of one version of a SavedModel in TensorFlow."""
+    with native_notes_dropped():
+        devices("tensorflow")
+    import tensorflow
+
+    try:
+        served = tensorflow.saved_model.load(str(path)).signatures["serving_default"]
+    except Exception as error:  # TensorFlow lets through whatever its parsers raise
+        raise _cannot_load(path, "a SavedModel with serving_default", error) from None
+
+    def described(specs: Mapping[str, Any]) -> Signature:
+        return {
+            name: (spec.dtype.name, tuple(spec.shape)) if spec.shape.rank else (spec.dtype.name, ())
+            for name, spec in specs.items()
+        }
+
+    inputs = described(served.structured_input_signature[1])
+    num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = served(images=tensorflow.constant(images))
+        return answers["probabilities"].numpy(), answers["label"].numpy()
+
+    return Runtime(str(path), predict_batch, num_classes)
+
+
+def open_onnx(path: Path) -> Runtime:
+    """Opens an `.onnx` file in ONNX Runtime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong comes as an exception
+    options.intra_op_num_threads = _usable_cpus()
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime has an exception for each of its codes
+        raise _cannot_load(path, "an .onnx model that ONNX Runtime can load", error) from None
+    dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
+
+    def described(nodes: Any) -> Signature:
+        return {
+            node.name: (
+                dtypes.get(node.type, node.type),
+                tuple(size if isinstance(size, int) else None for size in node.shape),
+            )
+            for node in nodes
+        }
+
+    num_classes = checked_num_classes(
+        path, described(session.get_inputs()), described(session.get_outputs())
+    )
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, labels = session.run(["probabilities", "label"], {"images": images})
+        return probabilities, labels
+
+    return Runtime(str(path), predict_batch, num_classes)
+
+
+def open_litert(path: Path) -> Runtime:
+    """Opens a `.tflite` file in LiteRT."""
+    litert = import_extra("ai_edge_litert.interpreter", "litert")
+    try:
+        with native_notes_dropped():
+            interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
+            interpreter.allocate_tensors()  # reports what it computes with, once
+            run = interpreter.get_signature_runner("serving_default")
+    except Exception as error:  # LiteRT raises ValueError and RuntimeError, by what is wrong
+        raise _cannot_load(path, "a .tflite model with serving_default", error) from None
+
+    def described(details: Mapping[str, Any]) -> Signature:
+        return {
+            name: (
+                np.dtype(detail["dtype"]).name,
+                tuple(None if size < 0 else int(size) for size in detail["shape_signature"]),
+            )
+            for name, detail in details.items()
+        }
+
+    num_classes = checked_num_classes(
+        path, described(run.get_input_details()), described(run.get_output_details())
+    )
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = run(images=images)
+        return answers["probabilities"], answers["label"]
+
+    return Runtime(str(path), predict_batch, num_classes)
+
+
+def open_openvino(path: Path) -> Runtime:
+    """Opens an OpenVINO `.xml` file with its `.bin`, computing in float32.
+
+    Left alone, OpenVINO computes in bfloat16 where the processor can, and the
+    probabilities move by almost a hundredth.
+    """
+    openvino = import_extra("openvino", "openvino")
+    if not (weights := path.with_suffix(".bin")).is_file():
+        raise DigitNetError(
+            f"{path}: expected its weights beside it, in {weights.name}; received: none."
+        )
+    try:
+        compiled = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+    except Exception as error:  # OpenVINO raises RuntimeError with several lines
+        raise _cannot_load(path, "an OpenVINO model that it can load", error) from None
+
+    def open_size(size: Any) -> int | None:
+        return None if size.is_dynamic else size.get_length()
+
+    def described(ports: Any) -> Signature:
+        return {
+            min(port.names, default=""): (
+                port.element_type.to_dtype().name,
+                tuple(map(open_size, port.partial_shape)),
+            )
+            for port in ports
+        }
+
+    num_classes = checked_num_classes(path, described(compiled.inputs), described(compiled.outputs))
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = compiled({"images": images})
+        return answers["probabilities"], answers["label"]
+
+    return Runtime(str(path), predict_batch, num_classes)

@@ -1,0 +1,92 @@
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.images import find_pictures, read_image
+
+
+def test_pictures_are_found_in_folders_of_folders_by_name(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "b/10.jpg", "a/1.tiff", "a/.hidden.png", "a/notes.txt", ".git/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(find_pictures([tmp_path, tmp_path / "a" / "notes.txt", "gone.png"]))
+    inside = [str(tmp_path / name) for name in ("a/1.tiff", "b/10.jpg", "b/2.PNG")]
+    assert found == [*inside, str(tmp_path / "a" / "notes.txt"), "gone.png"]
+
+
+def test_a_folder_without_pictures_stands_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert list(find_pictures([tmp_path, "x.png"])) == [str(tmp_path), "x.png"]
+    with pytest.raises(DigitNetError, match="expected an image; received: a folder without pict"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "1"])
+def test_a_picture_of_the_right_size_passes_unchanged(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2, (28, 28)).astype(np.uint8) * 255
+    if mode == "I;16":
+        picture = Image.fromarray(pixels.astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(pixels).convert(mode)
+    picture.save(tmp_path / "x.png")
+    image, as_it_is = read_image(tmp_path / "x.png")
+    assert as_it_is
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, pixels)
+
+
+def test_another_size_is_brought_to_28x28(tmp_path: Path) -> None:
+    Image.new("L", (300, 200), 255).save(tmp_path / "x.jpg")
+    image, as_it_is = read_image(tmp_path / "x.jpg")
+    assert image.shape == (28, 28)
+    assert not as_it_is
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_picture_is_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(DigitNetError, match=r"x\.png: expected an image; received: "):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(
+        DigitNetError, match=r"gone\.png: expected an image; received: no such file"
+    ):
+        read_image(tmp_path / "gone.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(DigitNetError, match="received: something that is no file"):
+        read_image(tmp_path / "x.png")
+
+
+def test_no_other_program_is_started_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    proof = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {proof}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Image.new("RGB", (28, 28)).save(tmp_path / "x.png", "EPS")
+    with pytest.raises(DigitNetError, match="received: a file that is none of PNG, JPEG"):
+        read_image(tmp_path / "x.png")
+    assert not proof.exists()
+
+
+def test_mutated_pictures_are_read_or_refused(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for form in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+        Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / "x", form)
+        content = bytearray((tmp_path / "x").read_bytes())
+        for _ in range(40):
+            mutated = bytearray(content)
+            for position in random.integers(0, len(content), 4):
+                mutated[position] = random.integers(256)
+            (tmp_path / "y").write_bytes(mutated)
+            with contextlib.suppress(DigitNetError):
+                assert read_image(tmp_path / "y")[0].shape == (28, 28)
