@@ -31,7 +31,7 @@ from keras_digitnet.data import Dataset, is_at_hand, load_dataset
 from keras_digitnet.environment import import_extra, native_notes_dropped
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.inference import class_names, find_keras_file
-from keras_digitnet.model import IMAGE_SHAPE, build_inference_model, jit_compile
+from keras_digitnet.model import IMAGE_SHAPE
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +128,7 @@ def export_model(
     kinds = _kinds(formats, quantize)
     if keras.backend.backend() != "tensorflow":
         return _export_in_tensorflow(keras_path, Path(out_dir), formats, quantize)
-    for kind in kinds:
-        for module, extra in _EXTRAS.get(kind, {}).items():
-            with native_notes_dropped():
-                import_extra(module, extra)
+    _require_packages(kinds)
     opened = _open(keras_path)
     out_dir = Path(out_dir)
     files = kinds != ["saved_model"]  # a SavedModel has its names inside
@@ -163,9 +160,16 @@ def _kinds(formats: Sequence[str], quantize: str | None) -> list[str]:
     return ["litert int8"]
 
 
+def _require_packages(kinds: list[str]) -> None:
+    """Before anything is written."""
+    for kind in kinds:
+        for module, extra in _EXTRAS.get(kind, {}).items():
+            with native_notes_dropped():
+                import_extra(module, extra)
+
+
 def _open(keras_path: Path) -> _Model:
-    inference = build_inference_model(runtimes.load_keras_model(keras_path))
-    inference.compile(jit_compile=jit_compile())
+    inference = runtimes.load_inference_model(keras_path)
     classes = class_names(keras_path.parent, inference.output_shape[1])
     dataset = _dataset_of(keras_path)
     probabilities = inference.predict(dataset.test.images, batch_size=_BATCH, verbose=0)
@@ -190,9 +194,8 @@ def _refuse_other_names(out_dir: Path, model: _Model) -> None:
     """A folder has one `config.json`: no model may stand beside the names of another."""
     if out_dir.resolve() == model.path.parent.resolve() or not (out_dir / "config.json").exists():
         return
-    if (
-        found := class_names(out_dir, model.inference.output_shape[1])
-    ) != model.classes or not found:
+    found = class_names(out_dir, model.inference.output_shape[1])
+    if found is None or found != model.classes:
         raise DigitNetError(
             f"{out_dir / 'config.json'}: expected the classes of the exported model, "
             f"{model.classes}; received: {found}. Name another folder."

@@ -101,14 +101,7 @@ def _cannot_load(path: Path, what: str, error: Exception) -> DigitNetError:
 
 def open_keras(path: Path) -> Runtime:
     """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
-    model = load_keras_model(path)
-    from keras_digitnet.model import build_inference_model, jit_compile
-
-    try:
-        inference = build_inference_model(model)
-    except Exception as error:  # whatever another architecture makes Keras raise
-        raise _cannot_load(path, "a model that kd.build_model has built", error) from error
-    inference.compile(jit_compile=jit_compile())
+    inference = load_inference_model(path)
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.asarray(inference.predict_on_batch(images))
@@ -117,8 +110,8 @@ def open_keras(path: Path) -> Runtime:
     return Runtime(str(path), predict_batch, inference.output_shape[1])
 
 
-def load_keras_model(path: Path) -> "keras.Model":
-    """The network in a `.keras` file, from uint8 images to logits.
+def load_inference_model(path: Path) -> "keras.Model":
+    """The network in a `.keras` file, from uint8 images to probabilities, compiled.
 
     Nothing in the file is executed: no Lambda layers, no classes but Keras's
     and ours, and no archive that unpacks to more than `MOST_UNPACKED` bytes.
@@ -126,6 +119,19 @@ def load_keras_model(path: Path) -> "keras.Model":
     Raises:
         DigitNetError: It is no such file.
     """
+    model = _load_keras_model(path)
+    from keras_digitnet.model import build_inference_model, jit_compile
+
+    try:
+        inference = build_inference_model(model)
+    except Exception as error:  # whatever another architecture makes Keras raise
+        raise _cannot_load(path, "a model that kd.build_model has built", error) from error
+    inference.compile(jit_compile=jit_compile())
+    return inference
+
+
+def _load_keras_model(path: Path) -> "keras.Model":
+    """The same to logits, as it is stored."""
     if "keras" not in sys.modules:
         select_backend()
     import keras
