@@ -202,9 +202,8 @@ def test_a_truncated_file(exported: Path, tmp_path: Path, name: str, share: floa
     content = (exported / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(share * len(content))])
     shutil.copy(exported / "model.bin", tmp_path)
-    refused(
-        tmp_path / name, "expected .*received: .*(pars|read|buffer|load|[Ff]ile|end|mmap|Mmap|map)"
-    )
+    # What is wrong, not the place in somebody's source that says so.
+    refused(tmp_path / name, r"expected .*received: (?!Exception from)\S")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.xml"])
