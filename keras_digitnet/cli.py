@@ -258,8 +258,8 @@ def evaluate(
 @app.command()
 def predict(
     images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures.", exists=False),
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures."),
     ],
     model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
     backend: ModelBackendOption = None,
