@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_digitnet.errors import DigitNetError
     from keras_digitnet.evaluation import Report, evaluate
     from keras_digitnet.export import Artifact, export_model
-    from keras_digitnet.inference import Classifier, Predictions, load
+    from keras_digitnet.inference import Classifier, Predictions, average, load
     from keras_digitnet.model import build_model
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
@@ -39,6 +39,7 @@ _ROOM_OF = {
     "evaluate": "evaluation",
     "Classifier": "inference",
     "Predictions": "inference",
+    "average": "inference",
     "load": "inference",
     "build_model": "model",
     "Run": "training",
@@ -60,6 +61,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "TrainingInterrupted",
+    "average",
     "build_model",
     "evaluate",
     "export_model",

@@ -63,7 +63,7 @@ _WHERE = (
     "the folder of a SavedModel, or the address of a served model "
     "(http://localhost:8501/v1/models/digitnet)."
 )
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_WHERE)]
+ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_WHERE)]
 BackendOption = Annotated[
     str | None,
     typer.Option(
@@ -212,7 +212,7 @@ def train(
 
 @app.command()
 def evaluate(
-    model: ModelArgument,
+    models: ModelsArgument,
     data: DataOption = _DEFAULT.data,
     pictures: Annotated[
         Path | None,
@@ -228,14 +228,16 @@ def evaluate(
 ) -> None:
     """Score a trained model, wherever it is, on the test images of a data set.
 
+    The probabilities of several models are averaged.
+
     Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
     """
     from keras_digitnet.data import load_dataset
     from keras_digitnet.evaluation import evaluate
-    from keras_digitnet.inference import load
+    from keras_digitnet.inference import average, load
 
     with _messages(quiet, as_json):
-        classifier = load(model, backend)
+        classifier = average([load(model, backend) for model in models])
         dataset = load_dataset(data)
         classifier.require_classes(dataset.classes)
         images, labels = dataset.test.images, dataset.test.labels
@@ -250,7 +252,7 @@ def evaluate(
             mistakes = plots.plot_mistakes(images, labels, probabilities, dataset.classes, title)
             plots.save_figure(mistakes, pictures / "mistakes.png")
     if as_json:
-        _print_json({"model": str(model), "dataset": dataset.name, **report.to_json()})
+        _print_json({"models": models, "dataset": dataset.name, **report.to_json()})
     else:
         _print_report(report, title)
 
@@ -359,7 +361,7 @@ def export(
         return
     compared = f"{artifacts[0].images:,} test images of {artifacts[0].compared_on}"
     _print_table(
-        f"{model}, compared with Keras on {compared}",
+        f"{_name_of(model)}, compared with Keras on {compared}",
         ("format", "size", "largest difference", "same labels", "file"),
         [
             (

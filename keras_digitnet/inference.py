@@ -1,7 +1,7 @@
 """Trained models as one thing: a `Classifier` from images to probabilities."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,25 @@ class Classifier:
                 f"data set: expected the model's {len(self.classes)} classes "
                 f"({', '.join(self.classes)}); received: {', '.join(classes)}."
             )
+
+
+def average(members: Sequence[Classifier]) -> Classifier:
+    """An ensemble: one classifier whose probabilities are the mean of its members'.
+
+    Raises:
+        DigitNetError: The members know different classes.
+    """
+    first = members[0]
+    for member in members[1:]:
+        first.require_classes(member.classes)
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = [member.predict(images, len(images)).probabilities for member in members]
+        probabilities = np.mean(answers, axis=0)
+        return probabilities, probabilities.argmax(axis=1)
+
+    name = f"ensemble of {len(members)}"
+    return Classifier(runtimes.Runtime(name, predict_batch, len(first.classes)), first.classes)
 
 
 @dataclass(frozen=True)

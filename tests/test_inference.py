@@ -16,7 +16,7 @@ from keras_digitnet import environment
 from keras_digitnet.data import Dataset
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load, predict_files
+from keras_digitnet.inference import average, load, predict_files
 from keras_digitnet.model import build_model, jit_compile
 
 pytestmark = pytest.mark.backends
@@ -133,6 +133,23 @@ def test_a_model_without_names_is_asked_for_their_number(exported: Path, tmp_pat
     classifier.require_classes(tuple("abcdefghij"))
     with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
         classifier.require_classes(tuple("abc"))
+
+
+def test_an_ensemble_averages_its_members(
+    model_path: Path, exported: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    members = [load(exported / "model.onnx"), load(model_path)]
+    images = digits.test.images[:30]
+    received = average(members).predict(images, batch_size=7)
+    expected = np.mean([member.predict(images).probabilities for member in members], axis=0)
+    assert np.allclose(received.probabilities, expected, atol=1e-6)
+    assert np.array_equal(received.labels, expected.argmax(axis=1))
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(exported / "model.onnx", other)
+    (other / "config.json").write_text(json.dumps({"classes": list("abcdefghij")}))
+    with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
+        average([members[0], load(other / "model.onnx")])
 
 
 def test_pictures_are_read_in_their_order_and_a_broken_one_does_not_stop_them(
