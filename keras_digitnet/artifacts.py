@@ -95,6 +95,14 @@ def create_run_folder(out_dir: Path, preset: str, backend: str) -> RunFolder:
     raise DigitNetError(f"{out_dir}: 999 runs started in this second; name another --out.")
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder for its `~`; one that names nobody's stands for itself."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def preset_dir(preset: str) -> Path:
     """Where a preset's trained model lies: in the installed package, else in the checkout."""
     package = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import sys
@@ -295,8 +296,9 @@ def predict(
             else:
                 yield answer
 
-    # A file name may hold bytes that are no text; they go out as they came in.
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may hold bytes that are no text; they go out as they came in.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     printer = _print_json_array if as_json else _print_csv if as_csv else _print_lines
     printer(answers())
     if failed:

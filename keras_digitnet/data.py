@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from keras_digitnet.artifacts import written_whole
+from keras_digitnet.artifacts import expanded, written_whole
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.images import SIDE, read_image
 
@@ -146,7 +146,7 @@ def is_at_hand(source: str) -> bool:
     }
     if source in needed:
         return all(_cache_path(name).is_file() for name in needed[source])
-    return source == "digits" or Path(source).expanduser().exists()
+    return source == "digits" or expanded(source).exists()
 
 
 def _find(source: str) -> _Source:
@@ -158,7 +158,7 @@ def _find(source: str) -> _Source:
     }
     if source in named:
         return named[source]()
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -174,13 +174,13 @@ def _find(source: str) -> _Source:
 
 def _auto() -> _Source:
     if source := os.environ.get("KERAS_DIGITNET_DATA"):
-        if not Path(source).expanduser().exists():
+        if not expanded(source).exists():
             raise DigitNetError(
                 "KERAS_DIGITNET_DATA: expected a file or folder; "
                 f"received: {source!r}, which does not exist."
             )
         # Absolute, so that a folder called "mnist" is not taken for the data set's name.
-        return _find(str(Path(source).expanduser().absolute()))
+        return _find(str(expanded(source).absolute()))
     try:
         return _mnist()
     except _DownloadError as error:
@@ -241,7 +241,7 @@ def _cached(name: str, algorithm: str, digest: str, url: str | None = None) -> P
 
 
 def _cache_path(name: str) -> Path:
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    home = expanded(os.environ.get("KERAS_HOME") or "~/.keras")
     return home / "datasets" / name
 
 

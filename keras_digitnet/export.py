@@ -131,15 +131,12 @@ def export_model(
     _require_packages(kinds)
     opened = _open(keras_path)
     out_dir = Path(out_dir)
-    files = kinds != ["saved_model"]  # a SavedModel has its names inside
-    if files:
+    if kinds != ["saved_model"]:  # which has its names inside
         _refuse_other_names(out_dir, opened)
     artifacts = []
     for kind in kinds:
         artifacts.append(_written(kind, opened, out_dir))
         logger.info("Written and verified: %s", artifacts[-1].path)
-    if files:
-        _copy_config(keras_path, out_dir)
     return artifacts
 
 
@@ -194,6 +191,11 @@ def _refuse_other_names(out_dir: Path, model: _Model) -> None:
     """A folder has one `config.json`: no model may stand beside the names of another."""
     if out_dir.resolve() == model.path.parent.resolve() or not (out_dir / "config.json").exists():
         return
+    if (out_dir / model.path.name).exists():
+        raise DigitNetError(
+            f"{out_dir}: expected a folder for exports; received: that of another "
+            f"{model.path.name}. Name another folder."
+        )
     found = class_names(out_dir, model.inference.output_shape[1])
     if found is None or found != model.classes:
         raise DigitNetError(
@@ -461,7 +463,9 @@ def _write_openvino(model: _Model, out_dir: Path) -> Artifact:
             runtime = runtimes.open_openvino(temporary / "model.xml")
             path = out_dir / "model.xml"
             artifact = _verified(model, "openvino", path, _size(temporary), runtime)
-            for name in ("model.bin", "model.xml"):  # never a new one beside old weights
+            _copy_config(model.path, out_dir)
+            path.unlink(missing_ok=True)  # never an old one beside new weights, or the reverse
+            for name in ("model.bin", "model.xml"):
                 (temporary / name).replace(out_dir / name)
             return artifact
 
@@ -475,7 +479,9 @@ def _written_file(
 ) -> Artifact:
     with written_whole(path) as temporary:
         write(temporary)
-        return _verified(model, kind, path, _size(temporary), open_runtime(temporary))
+        artifact = _verified(model, kind, path, _size(temporary), open_runtime(temporary))
+        _copy_config(model.path, path.parent)
+        return artifact
 
 
 _WRITERS: dict[str, Callable[[_Model, Path], Artifact]] = {

@@ -39,7 +39,7 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
     for `read_image` to say so.
     """
     for path in paths:
-        if not Path(path).is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112  (pathlib's raises for some names)
             yield str(path)
             continue
         unreadable: list[OSError] = []
@@ -84,23 +84,30 @@ def read_image(path: str | Path) -> tuple[np.ndarray, bool]:
 def _grey(path: str | Path) -> "Image.Image":
     from PIL import Image, ImageOps
 
-    if not Path(path).is_file():  # a pipe would be waited for
+    if not os.path.isfile(path):  # noqa: PTH113  (a pipe would be waited for)
         raise FileNotFoundError
     with Image.open(path, formats=_FORMATS) as picture:
         upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray(np.uint8(np.asarray(upright) >> 8))
+        if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PPM"):
+            return Image.fromarray(np.uint8(np.asarray(upright) >> 8))
+        if upright.mode in ("I", "F"):
+            raise ValueError("numbers that are not of 8 or 16 bits a pixel")
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            paper = Image.new("RGBA", upright.size, "black")  # what MNIST's digits stand on
+            upright = Image.alpha_composite(paper, upright)
         return upright.convert("L")
 
 
 def _said(path: str | Path, error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         readable = os.access(path, os.R_OK | os.X_OK)
         return "a folder without pictures." if readable else "a folder that cannot be looked into."
     if isinstance(error, FileNotFoundError):
-        return "something that is no file." if Path(path).exists() else "no such file."
+        there = os.path.exists(path)  # noqa: PTH110
+        return "something that is no file." if there else "no such file."
     if isinstance(error, UnidentifiedImageError):
         return f"a file that is none of {', '.join(_FORMATS)}."
     return first_line(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_digitnet import environment, runtimes, serving
-from keras_digitnet.artifacts import RunFolder, newest_version, preset_dir, read_json
+from keras_digitnet.artifacts import RunFolder, expanded, newest_version, preset_dir, read_json
 from keras_digitnet.config import PRESETS
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.images import read_image
@@ -62,7 +62,11 @@ class Classifier:
             DigitNetError: The images have another shape or dtype, or a server
                 does not answer.
         """
-        images = np.asarray(images)
+        _require_size(batch_size)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise DigitNetError(f"images: expected an array; received: {error}") from None
         shaped = images.ndim in (3, 4) and images.shape[1:] in ((28, 28), (28, 28, 1))
         if not shaped or images.dtype != np.uint8:
             raise DigitNetError(
@@ -139,6 +143,11 @@ def average(members: Sequence[Classifier]) -> Classifier:
     return Classifier(runtimes.Runtime(name, predict_batch, len(first.classes)), first.classes)
 
 
+def _require_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise DigitNetError(f"batch_size: expected 1 or more; received: {batch_size}.")
+
+
 @dataclass(frozen=True)
 class FilePrediction:
     """What a classifier says of one picture.
@@ -163,6 +172,7 @@ def predict_files(
 
     A file that cannot be read gets an error in its place.
     """
+    _require_size(batch_size)
     paths = iter(paths)
     while group := list(itertools.islice(paths, batch_size)):
         images: list[np.ndarray] = []
@@ -226,12 +236,13 @@ def find_keras_file(where: str | Path) -> Path:
     Raises:
         DigitNetError: There is none.
     """
-    path = _find(where, backend="keras")
-    if path.suffix != ".keras":
-        raise DigitNetError(
-            f"model: expected a preset, the folder of a run or a .keras file; received: {where}."
-        )
-    return path
+    if not serving.is_address(str(where)):
+        path = _find(where, backend="keras")
+        if path.suffix == ".keras":
+            return path
+    raise DigitNetError(
+        f"model: expected a preset, the folder of a run or a .keras file; received: {where}."
+    )
 
 
 def _find(where: str | Path, backend: str | None) -> Path:
@@ -239,7 +250,7 @@ def _find(where: str | Path, backend: str | None) -> Path:
     if where in PRESETS:
         in_keras = backend or environment.NAMED_BACKEND
         return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.is_dir():
         run = RunFolder(path)
         if run.model_path.is_file():

@@ -89,7 +89,7 @@ def _described(signature: Signature) -> str:
         f"{name} ({', '.join(map(size, shape))}) {dtype}"
         for name, (dtype, shape) in sorted(signature.items())
     )
-    return ", ".join(parts) or "nothing"
+    return " ".join((", ".join(parts) or "nothing").split())[:300]
 
 
 def _cannot_load(path: Path, what: str, error: Exception) -> DigitNetError:
@@ -210,9 +210,15 @@ def open_saved_model(path: Path) -> Runtime:
     import tensorflow
 
     try:
-        served = tensorflow.saved_model.load(str(path)).signatures["serving_default"]
+        signatures = tensorflow.saved_model.load(str(path)).signatures
     except Exception as error:  # TensorFlow lets through whatever its parsers raise
-        raise _cannot_load(path, "a SavedModel with serving_default", error) from None
+        raise _cannot_load(path, "a SavedModel that TensorFlow can load", error) from None
+    if "serving_default" not in signatures:
+        raise DigitNetError(
+            f"{path}: expected a SavedModel with the signature serving_default; "
+            f"received: {', '.join(sorted(signatures)) or 'none'}."
+        )
+    served = signatures["serving_default"]
 
     def described(specs: Mapping[str, Any]) -> Signature:
         return {
@@ -239,7 +245,7 @@ def open_onnx(path: Path) -> Runtime:
     options.intra_op_num_threads = _usable_cpus()
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
         )
     except Exception as error:  # ONNX Runtime has an exception for each of its codes
         raise _cannot_load(path, "an .onnx model that ONNX Runtime can load", error) from None

@@ -27,11 +27,12 @@ PAUSE_SECONDS = 0.5
 _MOST_BYTES = 1 << 26
 # Busy, or between two versions; anything else stays as it is.
 _WORTH_ANOTHER_TRY = {429, 502, 503, 504}
+_HOST = re.compile(r"[\w.:-]+", re.ASCII)
 _MODEL_PATH = re.compile(r"/v1/models/[\w.-]+(/(versions|labels)/[\w.-]+)?", re.ASCII)
 
 
 def is_address(where: str) -> bool:
-    return where.startswith(("http://", "https://"))
+    return where.lower().startswith(("http://", "https://"))
 
 
 def open_server(address: str) -> Runtime:
@@ -63,10 +64,12 @@ def open_server(address: str) -> Runtime:
 def _is_model(address: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(address)
-        parts.hostname.encode("idna")  # type: ignore[union-attr]
-        return parts.port != 0 and _MODEL_PATH.fullmatch(parts.path + parts.query) is not None
-    except (ValueError, AttributeError):
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # as the connection will
+    except ValueError:
         return False
+    named = _HOST.fullmatch(host) and port != 0 and _MODEL_PATH.fullmatch(parts.path)
+    return bool(named) and not parts.query and not parts.fragment
 
 
 def _num_classes(address: str, metadata: Any) -> int:

@@ -209,8 +209,28 @@ def test_a_folder_with_other_names_is_left_alone(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_folder_of_another_run_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    for name in ("model.keras", "config.json"):
+        shutil.copy(trained / name, tmp_path)
+    with pytest.raises(DigitNetError, match="expected a folder for exports; received: that of an"):
+        export_model(trained, tmp_path, ["onnx"])
+
+
+def test_the_names_are_there_before_the_first_file(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setitem(export._WRITERS, "openvino", fail)
+    with pytest.raises(DigitNetError, match="openvino: expected a model .*received: no memory"):
+        export_model(trained, tmp_path, ["onnx", "openvino"])
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.onnx"}
+
+
 @pytest.mark.parametrize(
-    "config", [{"classes": list("0123456789"), "train": {"data": "~nobody/x"}}, {"train": []}, []]
+    "config",
+    [{"classes": list("0123456789"), "train": {"data": "~nosuchuser/x"}}, {"train": []}, []],
 )
 def test_an_odd_configuration_does_not_matter(trained: Path, tmp_path: Path, config: Any) -> None:
     shutil.copy(trained / "model.keras", tmp_path)

@@ -40,6 +40,27 @@ def test_a_picture_of_the_right_size_passes_unchanged(tmp_path: Path, mode: str)
     assert np.array_equal(image, pixels)
 
 
+def test_sixteen_bits_and_transparent_paper(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    wide = (pixels.astype(">u2") * 257).tobytes()
+    (tmp_path / "x.pgm").write_bytes(b"P5 28 28 65535\n" + wide)
+    assert np.array_equal(read_image(tmp_path / "x.pgm")[0], pixels)
+    ink = Image.new("RGBA", (28, 28), (255, 255, 255, 0))
+    ink.putalpha(Image.fromarray(pixels))
+    ink.save(tmp_path / "ink.png")
+    assert np.array_equal(read_image(tmp_path / "ink.png")[0], pixels)
+    Image.fromarray(pixels.astype(np.float32) / 255).save(tmp_path / "x.tiff")
+    with pytest.raises(DigitNetError, match="not of 8 or 16 bits a pixel"):
+        read_image(tmp_path / "x.tiff")
+
+
+def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path: Path) -> None:
+    impossible = str(tmp_path / ("a" * 300))
+    assert list(find_pictures([impossible, "x.png"])) == [impossible, "x.png"]
+    with pytest.raises(DigitNetError, match="received: no such file"):
+        read_image(impossible)
+
+
 def test_another_size_is_brought_to_28x28(tmp_path: Path) -> None:
     Image.new("L", (300, 200), 255).save(tmp_path / "x.jpg")
     image, as_it_is = read_image(tmp_path / "x.jpg")

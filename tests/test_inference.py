@@ -42,6 +42,11 @@ def test_probabilities_of_any_number_of_images(model_path: Path, digits: Dataset
     assert (nothing.labels.shape, nothing.probabilities.shape) == ((0,), (0, 10))
 
 
+def test_a_batch_has_an_image_at_least(model_path: Path) -> None:
+    with pytest.raises(DigitNetError, match="batch_size: expected 1 or more; received: -1"):
+        load(model_path).predict(np.zeros((2, 28, 28), np.uint8), batch_size=-1)
+
+
 @pytest.mark.parametrize(
     "images",
     [
@@ -75,6 +80,8 @@ def test_the_names_of_the_classes_travel_beside_the_model(model_path: Path) -> N
 def test_what_is_not_there_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match="received: .*gone.keras, which does not exist"):
         load(tmp_path / "gone.keras")
+    with pytest.raises(DigitNetError, match="received: ~nosuchuser/x.onnx, which does not exist"):
+        load("~nosuchuser/x.onnx")
     with pytest.raises(DigitNetError, match="received: .*/gone, which does not exist"):
         load(tmp_path / "gone")
     with pytest.raises(DigitNetError, match="which is none of these"):

@@ -222,7 +222,7 @@ def test_a_damaged_saved_model(exported: Path, tmp_path: Path, name: str) -> Non
     version = tmp_path / "version"
     shutil.copytree(exported / "digitnet" / "1", version)
     (version / name).write_bytes((version / name).read_bytes()[:1000])
-    refused(version, "expected a SavedModel with serving_default; received: ")
+    refused(version, "expected a SavedModel that TensorFlow can load; received: ")
 
 
 def test_another_saved_model(tmp_path: Path) -> None:
