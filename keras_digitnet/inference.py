@@ -44,11 +44,12 @@ class Classifier:
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
             where the model came without names.
+        named: Whether it came with names.
     """
 
     def __init__(self, runtime: runtimes.Runtime, classes: tuple[str, ...] | None = None) -> None:
         self._runtime = runtime
-        self._named = classes is not None
+        self.named = classes is not None
         self.classes = classes or tuple(str(label) for label in range(runtime.num_classes))
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> Predictions:
@@ -116,10 +117,10 @@ class Classifier:
 
         A model that came without names is only asked for their number.
         """
-        fit = classes == self.classes if self._named else len(classes) == len(self.classes)
+        fit = classes == self.classes if self.named else len(classes) == len(self.classes)
         if not fit:
             raise DigitNetError(
-                f"data set: expected the model's {len(self.classes)} classes "
+                f"classes: expected the model's {len(self.classes)} classes "
                 f"({', '.join(self.classes)}); received: {', '.join(classes)}."
             )
 
@@ -127,12 +128,16 @@ class Classifier:
 def average(members: Sequence[Classifier]) -> Classifier:
     """An ensemble: one classifier whose probabilities are the mean of its members'.
 
+    One member alone stays what it is.
+
     Raises:
         DigitNetError: The members know different classes.
     """
-    first = members[0]
-    for member in members[1:]:
-        first.require_classes(member.classes)
+    named = next((member for member in members if member.named), members[0])
+    for member in members:
+        member.require_classes(named.classes)
+    if len(members) == 1:
+        return named
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = [member.predict(images, len(images)).probabilities for member in members]
@@ -140,7 +145,8 @@ def average(members: Sequence[Classifier]) -> Classifier:
         return probabilities, probabilities.argmax(axis=1)
 
     name = f"ensemble of {len(members)}"
-    return Classifier(runtimes.Runtime(name, predict_batch, len(first.classes)), first.classes)
+    runtime = runtimes.Runtime(name, predict_batch, len(named.classes))
+    return Classifier(runtime, named.classes if named.named else None)
 
 
 def _require_size(batch_size: int) -> None:

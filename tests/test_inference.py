@@ -151,6 +151,9 @@ def test_an_ensemble_averages_its_members(
     expected = np.mean([member.predict(images).probabilities for member in members], axis=0)
     assert np.allclose(received.probabilities, expected, atol=1e-6)
     assert np.array_equal(received.labels, expected.argmax(axis=1))
+    assert average(members[1:]) is members[1]  # which came without names, and stays so
+    unnamed = average([members[1], load(model_path)])
+    unnamed.require_classes(tuple("abcdefghij"))
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(exported / "model.onnx", other)
