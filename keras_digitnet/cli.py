@@ -64,25 +64,27 @@ _WHERE = (
     "the folder of a SavedModel, or the address of a served model "
     "(http://localhost:8501/v1/models/digitnet)."
 )
-ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_WHERE)]
-BackendOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="|".join(BACKENDS),
-        autocompletion=lambda: list(BACKENDS),
-        help="What computes; else KERAS_BACKEND decides, else TensorFlow.",
-        show_default=False,
-    ),
-]
-ModelBackendOption = Annotated[
-    str | None,
-    typer.Option(
+
+
+def _backend_option(what: str) -> Any:
+    return typer.Option(
         "--backend",
         metavar="|".join(BACKENDS),
         autocompletion=lambda: list(BACKENDS),
-        help="Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
-        "a preset runs in ONNX Runtime and the rest on TensorFlow.",
+        help=what,
         show_default=False,
+    )
+
+
+BackendOption = Annotated[
+    str | None,
+    _backend_option("What computes; else KERAS_BACKEND decides, else TensorFlow."),
+]
+ModelBackendOption = Annotated[
+    str | None,
+    _backend_option(
+        "Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
+        "a preset runs in ONNX Runtime and the rest on TensorFlow."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; messages go to stderr.")]
@@ -213,7 +215,7 @@ def train(
 
 @app.command()
 def evaluate(
-    models: ModelsArgument,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=_WHERE)],
     data: DataOption = _DEFAULT.data,
     pictures: Annotated[
         Path | None,
@@ -358,11 +360,11 @@ def export(
         out_dir = out or Path("exports") / _name_of(model)
         artifacts = export_model(model, out_dir, formats, quantize)
     if as_json:
-        rows = [{**asdict(artifact), "path": str(artifact.path)} for artifact in artifacts]
+        rows = [artifact.to_json() for artifact in artifacts]
         _print_json({"model": model, "artifacts": rows})
         return
     compared = f"{artifacts[0].images:,} test images of {artifacts[0].compared_on}"
-    _print_table(
+    print_table(
         f"{_name_of(model)}, compared with Keras on {compared}",
         ("format", "size", "largest difference", "same labels", "file"),
         [
@@ -396,7 +398,7 @@ def presets(as_json: JsonOption = False) -> None:
         )
         for name, preset in PRESETS.items()
     ]
-    _print_table(
+    print_table(
         "Presets",
         ("preset", "parameters", "widths", "depths", "expansion", "learning rate"),
         rows,
@@ -420,7 +422,7 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         _print_json(found)
     else:
-        _print_table("Versions", ("package", "version"), list(found["versions"].items()))
+        print_table("Versions", ("package", "version"), list(found["versions"].items()))
         for key in ("metal", "backend"):
             if key in found:
                 typer.echo(f"{key}: {found[key]}")
@@ -507,7 +509,8 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on the terminal, numbers to the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -526,7 +529,7 @@ def _print_report(report: "Report", title: str) -> None:
         (c.name, f"{c.precision:.2%}", f"{c.recall:.2%}", f"{c.f1:.2%}", f"{c.support:,}")
         for c in report.per_class
     ]
-    _print_table(title, ("class", "precision", "recall", "F1", "images"), rows)
+    print_table(title, ("class", "precision", "recall", "F1", "images"), rows)
     typer.echo(f"accuracy           {report.accuracy:.2%} ({errors:,} of {report.n:,} wrong)")
     typer.echo(f"top-2 accuracy     {report.top2_accuracy:.2%}")
     typer.echo(f"loss               {report.loss:.4f}")

@@ -72,6 +72,9 @@ class Artifact:
     difference: float
     same_labels: int
 
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -521,8 +524,7 @@ def _export_in_tensorflow(
 def _main() -> None:
     try:
         artifacts = export_model(*json.loads(sys.argv[1]))
-        rows = [{**dataclasses.asdict(a), "path": str(a.path)} for a in artifacts]
-        answer: dict[str, Any] = {"artifacts": rows}
+        answer: dict[str, Any] = {"artifacts": [artifact.to_json() for artifact in artifacts]}
     except (DigitNetError, OSError) as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))

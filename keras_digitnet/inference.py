@@ -223,7 +223,7 @@ def load(where: str | Path, backend: str | None = None) -> Classifier:
     if serving.is_address(str(where)):
         _refuse_backend(where, backend)
         return Classifier(serving.open_server(str(where)))
-    path = _find(where, backend)
+    path = _find(where, in_keras=bool(backend or environment.NAMED_BACKEND))
     if path.is_dir():
         _refuse_backend(where, backend)
         runtime = runtimes.open_saved_model(path)
@@ -243,7 +243,7 @@ def find_keras_file(where: str | Path) -> Path:
         DigitNetError: There is none.
     """
     if not serving.is_address(str(where)):
-        path = _find(where, backend="keras")
+        path = _find(where, in_keras=True)
         if path.suffix == ".keras":
             return path
     raise DigitNetError(
@@ -251,10 +251,12 @@ def find_keras_file(where: str | Path) -> Path:
     )
 
 
-def _find(where: str | Path, backend: str | None) -> Path:
-    """The file or the folder of a SavedModel's version that `where` means."""
+def _find(where: str | Path, in_keras: bool) -> Path:
+    """The file or the folder of a SavedModel's version that `where` means.
+
+    A preset is its `.keras` file where Keras runs it, else its ONNX file.
+    """
     if where in PRESETS:
-        in_keras = backend or environment.NAMED_BACKEND
         return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
     path = expanded(where)
     if path.is_dir():

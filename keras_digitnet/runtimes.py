@@ -222,7 +222,7 @@ def open_saved_model(path: Path) -> Runtime:
 
     def described(specs: Mapping[str, Any]) -> Signature:
         return {
-            name: (spec.dtype.name, tuple(spec.shape)) if spec.shape.rank else (spec.dtype.name, ())
+            name: (spec.dtype.name, tuple(spec.shape) if spec.shape.rank else ())
             for name, spec in specs.items()
         }
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import readme
 import typer
 
+from keras_digitnet.cli import print_table
 from keras_digitnet.config import EXPORT_FORMATS, ModelConfig
 from keras_digitnet.environment import BACKENDS
 
@@ -45,7 +46,7 @@ def augmentation() -> None:
         ratio = rates["affine"] / rates["layers"]
         rows.append((backend, f"{rates['affine']:,.0f}", f"{rates['layers']:,.0f}", f"{ratio:.1f}"))
     title = f"Augmentation, images a second (batch {BATCH_SIZE}, median of {ROUNDS})"
-    readme.show(title, ("backend", "affine", "layers", "ratio"), rows)
+    print_table(title, ("backend", "affine", "layers", "ratio"), rows)
 
 
 @app.command()
@@ -89,7 +90,7 @@ def formats(
                         f"{found['rate']:,.0f}",
                     )
                 )
-            readme.show(preset, columns, rows)
+            print_table(preset, columns, rows)
             tables.append(f"`{preset}`:\n\n{readme.table(columns, rows)}")
     if write:
         readme.write_block("formats", "\n\n".join(tables))

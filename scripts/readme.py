@@ -4,9 +4,6 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 README_PATH = Path(__file__).parents[1] / "README.md"
 
 
@@ -28,13 +25,3 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows as a table in Markdown, numbers to the right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same on the terminal."""
-    shown = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        shown.add_column(column, justify="right" if index else "left")
-    for row in rows:
-        shown.add_row(*row)
-    Console().print(shown)

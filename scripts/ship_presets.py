@@ -20,6 +20,7 @@ import readme
 import typer
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
+from keras_digitnet.cli import print_table
 from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import select_backend
 
@@ -67,7 +68,7 @@ def main(
     select_backend("tensorflow")
     trained = [_find(runs, preset) for preset in PRESETS]
     rows = [_row(each) for each in trained]
-    readme.show("MNIST's 10,000 test digits", COLUMNS, rows)
+    print_table("MNIST's 10,000 test digits", COLUMNS, rows)
     if check:
         return
     for each in trained:

@@ -247,9 +247,9 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: Command, tmp_pa
 
 
 def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from keras_digitnet.cli import _print_table
+    from keras_digitnet.cli import print_table
 
-    _print_table("of [/b]", ("class",), [("[red]",)])
+    print_table("of [/b]", ("class",), [("[red]",)])
     assert "[red]" in (shown := capsys.readouterr().out)
     assert "of [/b]" in shown
 
