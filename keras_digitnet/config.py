@@ -73,6 +73,11 @@ class ModelConfig(_Record):
         rotation: Largest rotation either way, in degrees.
         shift: Largest shift either way and axis, as a fraction of the side.
         zoom: Largest change of size either way, as a fraction.
+        shear: Largest slant either way, in columns a row; `affine` only.
+        elastic: How far pixels are bent off, standard deviation in pixels;
+            `affine` only.
+        degradation: Share of the training images that are spoiled by bars,
+            blur, noise, grey paper and stains; not with `none`.
         num_classes: Number of logits.
     """
 
@@ -89,6 +94,9 @@ class ModelConfig(_Record):
     rotation: float = 10.0
     shift: float = 0.1
     zoom: float = 0.1
+    shear: float = 0.0
+    elastic: float = 0.0
+    degradation: float = 0.0
     num_classes: int = 10
 
     def __post_init__(self) -> None:
@@ -110,7 +118,14 @@ class ModelConfig(_Record):
         _check(isinstance(grn, bool), "global_response_norm", "true or false", grn)
         scale = self.layer_scale
         _check(scale is None or _is_number(scale, 0, 10), "layer_scale", "0 to 10", scale)
-        for name, high in (("drop_path_rate", 0.99), ("shift", 1), ("zoom", 0.9)):
+        for name, high in (
+            ("drop_path_rate", 0.99),
+            ("shift", 1),
+            ("zoom", 0.9),
+            ("shear", 1),
+            ("elastic", 5),
+            ("degradation", 1),
+        ):
             value = getattr(self, name)
             _check(_is_number(value, 0, high), name, f"a number from 0 to {high}", value)
         _check(_is_number(self.rotation, 0, 180), "rotation", "0 to 180 degrees", self.rotation)
@@ -219,6 +234,17 @@ class TrainConfig(_Record):
         ):
             value = getattr(self, name)
             _check(_is_number(value, low, high), name, f"a number from {low} to {high}", value)
+
+    def completed(self, data: str, num_classes: int) -> Self:
+        """The same with what it leaves open filled in, so that a run names all it used.
+
+        Args:
+            data: Where the images come from, whatever `auto` found.
+            num_classes: Their classes.
+        """
+        model = dataclasses.replace(self.network, num_classes=num_classes)
+        rate = self.peak_learning_rate
+        return dataclasses.replace(self, data=data, model=model, learning_rate=rate)
 
     @property
     def network(self) -> ModelConfig:

@@ -11,9 +11,9 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomAffine(keras.layers.Layer):
-    """Rotates, shifts and zooms each training image by an amount of its own.
+    """Rotates, shifts, zooms, slants and bends each training image by an amount of its own.
 
-    The three are composed into one map and the image is resampled once, which
+    All are composed into one map and the image is resampled once, which
     blurs a thin stroke less than one resample each, and stays inside the
     compiled step on JAX. Outside the image is 0, the black of MNIST.
 
@@ -22,7 +22,11 @@ class RandomAffine(keras.layers.Layer):
     Args:
         rotation: Largest rotation either way, in degrees.
         shift: Largest shift either way and axis, as a fraction of the side.
-        zoom: Largest change of size either way, as a fraction.
+        zoom: Largest change of size either way, as a fraction; the height
+            changes by up to half as much again on its own.
+        shear: Largest slant either way: columns a row.
+        elastic: Standard deviation of the smooth displacement of the pixels
+            (after Simard et al., ICDAR 2003), in pixels; 0 bends nothing.
         seed: Integer seed, or `None` to draw one.
     """
 
@@ -31,6 +35,8 @@ class RandomAffine(keras.layers.Layer):
         rotation: float,
         shift: float,
         zoom: float,
+        shear: float = 0.0,
+        elastic: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -38,6 +44,8 @@ class RandomAffine(keras.layers.Layer):
         self.rotation = rotation
         self.shift = shift
         self.zoom = zoom
+        self.shear = shear
+        self.elastic = elastic
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -51,39 +59,62 @@ class RandomAffine(keras.layers.Layer):
     def call(self, images: Any, training: bool = False) -> Any:
         if not training:
             return images
+        count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
         draws = keras.random.uniform(
-            (4, ops.shape(images)[0]), -1.0, 1.0, dtype=images.dtype, seed=self.seed_generator
+            (6, count), -1.0, 1.0, dtype=images.dtype, seed=self.seed_generator
         )
+        zoom = 1.0 + draws[1] * self.zoom
+        bend = 0.0
+        if self.elastic > 0:
+            draws_of_nodes = keras.random.normal(
+                (2, count, _NODES**2), dtype=images.dtype, seed=self.seed_generator
+            )
+            bend = self.elastic * _smooth_field(draws_of_nodes, height, width)
         return self.transform(
             images,
             angle=draws[0] * math.radians(self.rotation),
-            scale=1.0 + draws[1] * self.zoom,
-            shift_y=draws[2] * self.shift * images.shape[1],
-            shift_x=draws[3] * self.shift * images.shape[2],
+            zoom=(zoom * (1.0 + draws[2] * self.zoom / 2), zoom),
+            shift=(draws[3] * self.shift * height, draws[4] * self.shift * width),
+            shear=draws[5] * self.shear,
+            bend=bend,
         )
 
-    def transform(self, images: Any, angle: Any, scale: Any, shift_y: Any, shift_x: Any) -> Any:
-        """Zooms about the centre, rotates counter-clockwise, then shifts; bilinear.
+    def transform(
+        self,
+        images: Any,
+        angle: Any,
+        zoom: tuple[Any, Any],
+        shift: tuple[Any, Any],
+        shear: Any,
+        bend: Any = 0.0,
+    ) -> Any:
+        """Bends, slants, zooms about the centre, rotates counter-clockwise, then shifts; bilinear.
 
         Args:
             images: `(N, H, W, 1)` float.
             angle: `(N,)`, radians.
-            scale: `(N,)`, 2 doubles the size.
-            shift_y: `(N,)`, pixels downwards.
-            shift_x: `(N,)`, pixels to the right.
+            zoom: Of the height and the width, each `(N,)`; 2 doubles it.
+            shift: Downwards and to the right, each `(N,)`, pixels.
+            shear: `(N,)`, columns to the left for each row downwards.
+            bend: `(2, N, H*W)`, pixels; how far off, in rows and columns,
+                each pixel of the result is taken from. 0 for nowhere.
         """
         height, width = images.shape[1], images.shape[2]
-        cosine, sine = ops.cos(angle) / scale, ops.sin(angle) / scale  # (N,)
+        cosine, sine = ops.cos(angle)[:, None], ops.sin(angle)[:, None]
         # Each output pixel, as an offset from the shifted centre ...
         pixels = ops.arange(height * width, dtype="int32")
         offset_y = ops.cast(pixels // width, images.dtype) - (height - 1) / 2
         offset_x = ops.cast(pixels % width, images.dtype) - (width - 1) / 2
-        offset_y = offset_y[None, :] - shift_y[:, None]  # (N, H*W)
-        offset_x = offset_x[None, :] - shift_x[:, None]
-        # ... is turned and scaled back to where it came from. y points down, so
+        offset_y = offset_y[None, :] - shift[0][:, None]  # (N, H*W)
+        offset_x = offset_x[None, :] - shift[1][:, None]
+        # ... is turned, scaled and slanted back to where it came from. y points down, so
         # this inverse of a counter-clockwise turn has its signs the other way.
-        source_y = cosine[:, None] * offset_y + sine[:, None] * offset_x + (height - 1) / 2
-        source_x = cosine[:, None] * offset_x - sine[:, None] * offset_y + (width - 1) / 2
+        source_y = (cosine * offset_y + sine * offset_x) / zoom[0][:, None]
+        source_x = (cosine * offset_x - sine * offset_y) / zoom[1][:, None]
+        source_x = source_x + shear[:, None] * source_y
+        bend = ops.zeros((2, 1, 1), images.dtype) + bend
+        source_y = source_y + bend[0] + (height - 1) / 2
+        source_x = source_x + bend[1] + (width - 1) / 2
         return ops.reshape(_sample(images, source_y, source_x), (-1, height, width, 1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -95,8 +126,128 @@ class RandomAffine(keras.layers.Layer):
             "rotation": self.rotation,
             "shift": self.shift,
             "zoom": self.zoom,
+            "shear": self.shear,
+            "elastic": self.elastic,
             "seed": self.seed,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomDegradation(keras.layers.Layer):
+    """Spoils a share of the training images as pens, paper and cameras do.
+
+    An image that is chosen passes through these steps, each with an even
+    chance: turned bars of any grey lie on it (after Random Erasing, Zhong et
+    al., arXiv 1708.04896); a filter of random positive taps blurs it (after
+    Xu et al., arXiv 2007.13003); noise is added; its paper turns grey and its
+    contrast falls; a smooth stain brightens it.
+
+    Input and output: `(N, H, W, 1)` float in [0, 1].
+
+    Args:
+        rate: Share of the images that are spoiled, from 0 to 1.
+        seed: Integer seed, or `None` to draw one.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        if not training:
+            return images
+        degraded = images
+        for step in (self._bar, self._bar, self._filter, self._noise, self._paper, self._stain):
+            degraded = self._mix(0.5, step(degraded), degraded)
+        return self._mix(self.rate, ops.clip(degraded, 0.0, 1.0), images)
+
+    def _bar(self, images: Any) -> Any:
+        height, width = images.shape[1:3]
+        down = ops.reshape(ops.arange(height, dtype=images.dtype), (1, height, 1, 1))
+        right = ops.reshape(ops.arange(width, dtype=images.dtype), (1, 1, width, 1))
+        down = down - self._uniform(images, 0, height)
+        right = right - self._uniform(images, 0, width)
+        angle = self._uniform(images, 0, math.pi)
+        along = down * ops.cos(angle) + right * ops.sin(angle)
+        across = right * ops.cos(angle) - down * ops.sin(angle)
+        inside = ops.logical_and(
+            ops.abs(along) < self._uniform(images, 1, height / 2),
+            ops.abs(across) < self._uniform(images, 0.5, 3),
+        )
+        return ops.where(inside, self._uniform(images, 0, 1), images)
+
+    def _filter(self, images: Any) -> Any:
+        side = 5
+        sharpness = ops.reshape(self._uniform(images, 0, 3), (-1, 1))
+        taps = ops.softmax(sharpness * self._normal(images, side * side))
+        taps = ops.reshape(taps, (-1, 1, 1, side * side))
+        height, width = images.shape[1:3]
+        edge = side // 2
+        padded = ops.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+        return sum(
+            padded[:, top : top + height, left : left + width]
+            * taps[..., top * side + left : top * side + left + 1]
+            for top in range(side)
+            for left in range(side)
+        )
+
+    def _noise(self, images: Any) -> Any:
+        noise = self._normal(images, math.prod(images.shape[1:]))
+        return images + self._uniform(images, 0, 0.3) * ops.reshape(noise, ops.shape(images))
+
+    def _paper(self, images: Any) -> Any:
+        black = self._uniform(images, 0, 0.5)
+        contrast = self._uniform(images, 0.25, 1) * (1 - black)
+        return black + contrast * images
+
+    def _stain(self, images: Any) -> Any:
+        field = _smooth_field(self._normal(images, _NODES**2), *images.shape[1:3])
+        field = ops.reshape(field, (-1, *images.shape[1:]))
+        return images + self._uniform(images, 0, 0.6) * ops.sigmoid(2 * field)
+
+    def _mix(self, chance: float, then: Any, otherwise: Any) -> Any:
+        """`(N, H, W, 1)`: each image of `then` with that chance."""
+        return ops.where(self._uniform(then, 0, 1) < chance, then, otherwise)
+
+    def _uniform(self, images: Any, low: float, high: float) -> Any:
+        """`(N, 1, 1, 1)`, one draw an image."""
+        shape = (ops.shape(images)[0], 1, 1, 1)
+        return keras.random.uniform(shape, low, high, images.dtype, self.seed_generator)
+
+    def _normal(self, images: Any, count: int) -> Any:
+        """`(N, count)`."""
+        shape = (ops.shape(images)[0], count)
+        return keras.random.normal(shape, dtype=images.dtype, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+_NODES = 6  # along each side, from which a smooth field is drawn
+
+
+def _smooth_field(draws: Any, height: int, width: int) -> Any:
+    """`(N, H*W)` smooth fields of unit variance from `(N, _NODES**2)` normal draws."""
+    return ops.matmul(draws, ops.cast(_smoothing(height, width), draws.dtype))
+
+
+@functools.cache
+def _smoothing(height: int, width: int) -> np.ndarray:
+    """`(_NODES**2, H*W)`: how much each node of a grid counts at each pixel, a Gaussian."""
+
+    def along(pixels: int) -> np.ndarray:
+        nodes = np.linspace(0, pixels - 1, _NODES)
+        spacing = nodes[1] - nodes[0]
+        return np.exp(-0.5 * ((np.arange(pixels) - nodes[:, None]) / spacing) ** 2)
+
+    weights = np.einsum("iy,jx->ijyx", along(height), along(width))
+    weights = weights.reshape(_NODES**2, height * width)
+    return (weights / np.sqrt((weights**2).sum(axis=0))).astype("float32")
 
 
 def _sample(images: Any, y: Any, x: Any) -> Any:

@@ -11,6 +11,7 @@ from keras_digitnet.layers import (
     GlobalResponseNormalization,
     LayerScale,
     RandomAffine,
+    RandomDegradation,
     gelu,
 )
 
@@ -18,6 +19,7 @@ IMAGE_SHAPE = (28, 28, 1)
 
 _RANDOM_LAYERS = (
     RandomAffine,
+    RandomDegradation,
     layers.RandomRotation,
     layers.RandomTranslation,
     layers.RandomZoom,
@@ -84,17 +86,27 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
 
 
 def augment(x: Any, config: ModelConfig) -> Any:
-    """The random rotation, shift and zoom that `config.augmentation` asks for."""
+    """The random changes of the images that `config.augmentation` asks for."""
+    if config.augmentation == "none":
+        return x
     if config.augmentation == "affine":
-        affine = RandomAffine(config.rotation, config.shift, config.zoom, name="random_affine")
-        return affine(x)
-    if config.augmentation == "layers":
+        x = RandomAffine(
+            config.rotation,
+            config.shift,
+            config.zoom,
+            config.shear,
+            config.elastic,
+            name="random_affine",
+        )(x)
+    else:
         black = {"fill_mode": "constant", "fill_value": 0.0}
         x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **black)(x)
         x = layers.RandomTranslation(
             config.shift, config.shift, name="random_translation", **black
         )(x)
-        return layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+        x = layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+    if config.degradation > 0:
+        x = RandomDegradation(config.degradation, name="random_degradation")(x)
     return x
 
 
@@ -113,6 +125,12 @@ def build_inference_model(model: keras.Model) -> keras.Model:
     )
     probabilities = ops.softmax(trained.output)
     return keras.Model(trained.input, probabilities, name=model.name)
+
+
+def fold_temperature(model: keras.Model, temperature: float) -> None:
+    """Divides a model's logits by `temperature`, in the weights of its last layer."""
+    layer = model.get_layer("logits")
+    layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
 
 def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

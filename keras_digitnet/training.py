@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from keras_digitnet.artifacts import (
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.evaluation import Report, evaluate
+from keras_digitnet.evaluation import Report, evaluate, fit_temperature
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
-from keras_digitnet.model import build_model, count_parameters, jit_compile
+from keras_digitnet.model import build_model, count_parameters, fold_temperature, jit_compile
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,7 @@ def train(
     """
     dataset = dataset or _load(config)
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
-    model_config = replace(config.network, num_classes=len(dataset.classes))
-    config = replace(
-        config,
-        data=dataset.source,
-        model=model_config,
-        learning_rate=config.peak_learning_rate,
-    )
+    config = config.completed(dataset.source, len(dataset.classes))
     folder = create_run_folder(Path(out_dir), config.preset, keras.backend.backend())
     write_json(folder.config_path, _describe(config, dataset))
     return _run(folder, config, dataset, verbose)
@@ -197,12 +191,12 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         raise TrainingInterrupted(
             f"{stop} {_keep_best(folder, config, dataset, history)} {_how_to_go_on(folder)}"
         ) from None
-    _save_model(model, folder, config, dataset)
+    temperature = _save_model(model, folder, config, dataset)
     kept = f"The model is kept: {folder.model_path}. {_how_to_go_on(folder)}"
     try:
         if config.export and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
-        return _finish(folder, config, dataset, history)
+        return _finish(folder, config, dataset, history, temperature)
     except (DigitNetError, OSError) as error:
         raise DigitNetError(f"{error} {kept}") from None
     except KeyboardInterrupt:
@@ -274,12 +268,20 @@ def _fit(
 
 def _save_model(
     model: keras.Model, folder: RunFolder, config: TrainConfig, dataset: Dataset
-) -> None:
-    """Writes `model.keras` without the optimizer, which nobody who uses the model needs."""
+) -> float:
+    """Writes `model.keras`, calibrated on the validation images; returns the temperature.
+
+    The file has no optimizer, which nobody who uses the model needs.
+    """
+    images, labels = dataset.validation.images, dataset.validation.labels
+    logits = model.predict(images, batch_size=_EVALUATION_BATCH, verbose=0)
+    temperature = fit_temperature(logits, labels)
     bare = _build(config, dataset)
     bare.set_weights(model.get_weights())
+    fold_temperature(bare, temperature)
     with written_whole(folder.model_path) as temporary:
         bare.save(temporary)
+    return temperature
 
 
 def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
@@ -297,7 +299,13 @@ def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history
     )
 
 
-def _finish(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> Run:
+def _finish(
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    history: History,
+    temperature: float,
+) -> Run:
     """Judges the file that was written, not the model in memory, and draws the pictures."""
     classifier = load(folder.model_path)
     validation, probabilities = _judge(classifier, dataset.validation)
@@ -324,6 +332,7 @@ def _finish(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: H
         "parameters": count_parameters(_build(config, dataset)),
         "epochs": len(history),
         "best_epoch": best_epoch(history),
+        "temperature": temperature,
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "versions": environment.versions(),
         "validation": validation.to_json(),

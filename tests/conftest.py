@@ -28,6 +28,9 @@ TINY = ModelConfig(
     global_response_norm=True,
     layer_scale=0.5,
     drop_path_rate=0.2,
+    shear=0.1,
+    elastic=0.5,
+    degradation=0.5,
 )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.evaluation import calibration_error, evaluate
+from keras_digitnet.evaluation import calibration_error, evaluate, fit_temperature
 
 CLASSES = ("1", "7", "9")
 PROBABILITIES = np.array(
@@ -43,6 +43,19 @@ def test_calibration_error_by_hand() -> None:
     labels = np.array([0, 1, 0, 0])
     assert calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
     assert calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def test_the_temperature_makes_a_boastful_model_honest() -> None:
+    """Labels are drawn from the probabilities of `honest`; the model shows 1.6 times its logits."""
+    random = np.random.default_rng(0)
+    honest = 2 * random.normal(size=(20_000, 4))
+    shares = np.exp(honest) / np.exp(honest).sum(axis=1, keepdims=True)
+    labels = (shares.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
+    assert fit_temperature(1.6 * honest, labels) == pytest.approx(1.6, rel=0.05)
+
+
+def test_a_few_images_read_right_do_not_ask_for_endless_confidence() -> None:
+    assert fit_temperature(10 * np.eye(3), np.arange(3)) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_certainty_in_the_wrong_class_costs_much_but_not_infinity() -> None:

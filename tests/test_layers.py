@@ -14,6 +14,7 @@ from keras_digitnet.layers import (
     GlobalResponseNormalization,
     LayerScale,
     RandomAffine,
+    RandomDegradation,
 )
 from keras_digitnet.model import build_model, jit_compile
 
@@ -21,16 +22,27 @@ pytestmark = pytest.mark.backends
 
 
 def transform(
-    images: np.ndarray, angle: float = 0, scale: float = 1, shift_y: float = 0, shift_x: float = 0
+    images: np.ndarray,
+    angle: float = 0,
+    zoom: tuple[float, float] = (1, 1),
+    shift: tuple[float, float] = (0, 0),
+    shear: float = 0,
+    bend: Any = 0.0,
 ) -> np.ndarray:
     """One known map for all images, through the layer."""
-    count = len(images)
-    layer = RandomAffine(10, 0.1, 0.1)
-    amounts = [
-        ops.full((count,), value, "float32")
-        for value in (math.radians(angle), scale, shift_y, shift_x)
-    ]
-    return ops.convert_to_numpy(layer.transform(ops.convert_to_tensor(images), *amounts))
+
+    def each(value: float) -> Any:
+        return ops.full((len(images),), value, "float32")
+
+    result = RandomAffine(10, 0.1, 0.1).transform(
+        ops.convert_to_tensor(images),
+        each(math.radians(angle)),
+        (each(zoom[0]), each(zoom[1])),
+        (each(shift[0]), each(shift[1])),
+        each(shear),
+        bend,
+    )
+    return ops.convert_to_numpy(result)
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +59,17 @@ def test_quarter_turns_go_counter_clockwise(images: np.ndarray, turns: int) -> N
 def test_a_shift_of_whole_pixels_moves_them_and_fills_with_black(images: np.ndarray) -> None:
     expected = np.zeros_like(images)
     expected[:, 3:, :-2] = images[:, :-3, 2:]
-    assert np.allclose(transform(images, shift_y=3, shift_x=-2), expected, atol=1e-6)
+    assert np.allclose(transform(images, shift=(3, -2)), expected, atol=1e-6)
 
 
 def test_a_shift_of_half_a_pixel_is_the_mean_of_two(images: np.ndarray) -> None:
     padded = np.pad(images, ((0, 0), (1, 0), (0, 0), (0, 0)))
     expected = (padded[:, :-1] + padded[:, 1:]) / 2
-    assert np.allclose(transform(images, shift_y=0.5), expected, atol=1e-6)
+    assert np.allclose(transform(images, shift=(0.5, 0)), expected, atol=1e-6)
 
 
 def test_a_zoom_of_two_doubles_the_picture(images: np.ndarray) -> None:
-    zoomed = transform(images, scale=2)
+    zoomed = transform(images, zoom=(2, 2))
     # Pixel p of the result lies at 13.5 + (p - 13.5) / 2 of the image.
     position = 13.5 + (np.arange(28) - 13.5) / 2
     rows, columns = np.meshgrid(position, position, indexing="ij")
@@ -66,20 +78,42 @@ def test_a_zoom_of_two_doubles_the_picture(images: np.ndarray) -> None:
         assert np.allclose(result[..., 0], expected, atol=1e-5)
 
 
-def test_all_three_at_once_are_one_bilinear_resample(images: np.ndarray) -> None:
+def test_all_at_once_are_one_bilinear_resample(images: np.ndarray) -> None:
     """SciPy's `affine_transform` maps output to input positions: p_in = matrix p_out + offset."""
-    angle, scale, shift = 17.0, 1.15, np.array([2.3, -1.7])
+    angle, zoom, shift, shear = 17.0, (1.15, 0.9), np.array([2.3, -1.7]), 0.2
     cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    matrix = np.array([[cosine, sine], [-sine, cosine]]) / scale
+    back = np.array([[cosine, sine], [-sine, cosine]]) / np.array(zoom)[:, None]
+    matrix = np.array([[1, 0], [shear, 1]]) @ back
     centre = np.array([13.5, 13.5])
     offset = centre - matrix @ (centre + shift)
-    result = transform(images, angle, scale, *shift)
+    result = transform(images, angle, zoom, tuple(shift), shear)
     for received, image in zip(result, images, strict=True):
         # A margin, since SciPy cuts off half a pixel beyond the border.
         padded = np.pad(image[..., 0], 8)
         moved = offset + 8 - matrix @ np.array([8.0, 8.0])
         expected = ndimage.affine_transform(padded, matrix, moved, order=1)[8:-8, 8:-8]
         assert np.allclose(received[..., 0], expected, atol=1e-5)
+
+
+def test_a_bend_takes_each_pixel_from_elsewhere(images: np.ndarray) -> None:
+    random = np.random.default_rng(0)
+    bend = random.normal(size=(2, len(images), 28 * 28)).astype("float32")
+    rows, columns = np.indices((28, 28)).reshape(2, -1)
+    result = transform(images, bend=bend).reshape(len(images), -1)
+    for received, image, (down, right) in zip(result, images, bend.swapaxes(0, 1), strict=True):
+        # A margin, since SciPy cuts off half a pixel beyond the border.
+        positions = [rows + down + 8, columns + right + 8]
+        expected = ndimage.map_coordinates(np.pad(image[..., 0], 8), positions, order=1)
+        assert np.allclose(received, expected, atol=1e-5)
+
+
+def test_an_elastic_bend_is_as_strong_as_asked_and_smooth() -> None:
+    """Over a ramp, brightness tells where a pixel came from."""
+    ramp = np.tile(np.arange(28, dtype="float32"), (400, 28, 1))[..., None]
+    bent = ops.convert_to_numpy(RandomAffine(0, 0, 0, elastic=1.5, seed=1)(ramp, training=True))
+    moved = (bent - ramp)[:, 8:20, 8:20, 0]  # away from the black outside
+    assert moved.std() == pytest.approx(1.5, rel=0.1)
+    assert np.diff(moved, axis=1).std() < 0.4 * moved.std()
 
 
 def test_it_acts_in_training_only_and_on_each_image_by_itself(images: np.ndarray) -> None:
@@ -114,6 +148,33 @@ def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits
 def test_pictures_with_colours_are_refused() -> None:
     with pytest.raises(ValueError, match=r"takes \(N, H, W, 1\) images; received: shape"):
         RandomAffine(10, 0.1, 0.1).build((None, 28, 28, 3))
+
+
+def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray) -> None:
+    same = np.repeat(images[:1], 600, axis=0)
+    layer = RandomDegradation(0.5, seed=1)
+    assert np.array_equal(ops.convert_to_numpy(layer(same, training=False)), same)
+    spoiled = ops.convert_to_numpy(layer(same, training=True))
+    assert spoiled.shape == same.shape
+    assert 0 <= spoiled.min() <= spoiled.max() <= 1
+    changed = np.abs(spoiled - same).max(axis=(1, 2, 3)) > 1e-6
+    # Of the chosen half, one in 2**6 passes through no step at all.
+    assert changed.mean() == pytest.approx(0.5 * (1 - 2**-6), abs=0.06)
+    kinds = np.unique(spoiled[changed].reshape(changed.sum(), -1).round(4), axis=0)
+    assert len(kinds) == changed.sum()
+    assert np.array_equal(
+        ops.convert_to_numpy(RandomDegradation(0.5, seed=1)(same, training=True)), spoiled
+    )
+
+
+def test_a_filter_keeps_the_ink_and_smears_it(images: np.ndarray) -> None:
+    layer = RandomDegradation(1.0, seed=1)
+    dot = np.zeros((200, 28, 28, 1), "float32")
+    dot[:, 14, 14] = 1
+    smeared = ops.convert_to_numpy(layer._filter(ops.convert_to_tensor(dot)))
+    assert np.allclose(smeared.sum(axis=(1, 2, 3)), 1, atol=1e-5)
+    assert smeared[:, 12:17, 12:17].sum() == pytest.approx(200, rel=1e-5)
+    assert len(np.unique(smeared.max(axis=(1, 2, 3)).round(4))) > 150
 
 
 def test_global_response_normalization_is_the_papers_formula() -> None:

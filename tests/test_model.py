@@ -8,7 +8,13 @@ from conftest import TINY
 
 from keras_digitnet.config import PRESETS
 from keras_digitnet.data import Dataset
-from keras_digitnet.model import build_inference_model, build_model, count_parameters, jit_compile
+from keras_digitnet.model import (
+    build_inference_model,
+    build_model,
+    count_parameters,
+    fold_temperature,
+    jit_compile,
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +111,11 @@ def test_the_inference_model_is_the_network_without_its_randomness(
     expected = np.exp(logits(model, images).astype(float))
     expected /= expected.sum(axis=1, keepdims=True)
     assert np.allclose(probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.backends
+def test_a_folded_temperature_divides_the_logits(images: np.ndarray) -> None:
+    model = build_model(TINY)
+    before = logits(model, images)
+    fold_temperature(model, 1.7)
+    assert np.allclose(logits(model, images), before / 1.7, atol=1e-5)

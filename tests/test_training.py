@@ -21,6 +21,7 @@ from keras_digitnet import training
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
+from keras_digitnet.evaluation import fit_temperature
 from keras_digitnet.inference import load
 from keras_digitnet.training import Run, batches, learning_rate_at, resume, train
 
@@ -158,6 +159,17 @@ def test_a_run_leaves_what_it_promises(trained: Train, backend: str, few_digits:
     predictions = classifier.predict(few_digits.test.images)
     assert (predictions.labels == few_digits.test.labels).mean() == metrics["test"]["accuracy"]
     assert "digits" in keras.saving.load_model(run.model_path).name
+
+
+def test_the_file_is_calibrated_on_the_validation_images(
+    trained: Train, few_digits: Dataset
+) -> None:
+    run = trained()
+    assert run.metrics["temperature"] != 1
+    model = keras.saving.load_model(run.model_path)
+    logits = model.predict(few_digits.validation.images, verbose=0)
+    again = fit_temperature(logits, few_digits.validation.labels)
+    assert again == pytest.approx(1, abs=1e-3)
 
 
 def test_the_test_images_stay_closed_on_request(
