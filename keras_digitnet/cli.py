@@ -144,8 +144,8 @@ def train(
         typer.Option(
             metavar="|".join(AUGMENTATIONS),
             autocompletion=lambda: list(AUGMENTATIONS),
-            help="Random rotation, shift and zoom: in one resample, by Keras's three layers, or "
-            "not at all.",
+            help="affine: random rotation, shift, zoom, slant and bend in one resample; layers: "
+            "the first three, by Keras's own layers; none: no random change at all.",
         ),
     ] = "affine",
     test: Annotated[

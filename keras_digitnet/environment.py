@@ -27,6 +27,7 @@ _PACKAGES = (
     "torch",
     "numpy",
     "scikit-learn",
+    "scipy",
     "matplotlib",
     "pillow",
     "onnxruntime",

@@ -50,10 +50,7 @@ class RandomAffine(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        if len(input_shape) != 4 or input_shape[-1] != 1:
-            raise ValueError(
-                f"RandomAffine takes (N, H, W, 1) images; received: shape {input_shape}."
-            )
+        _require_grey(self, input_shape)
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> Any:
@@ -155,6 +152,10 @@ class RandomDegradation(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        _require_grey(self, input_shape)
+        self.built = True
+
     def call(self, images: Any, training: bool = False) -> Any:
         if not training:
             return images
@@ -228,6 +229,13 @@ class RandomDegradation(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
+def _require_grey(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
+    if len(shape) != 4 or shape[-1] != 1:
+        raise ValueError(
+            f"{type(layer).__name__} takes (N, H, W, 1) images; received: shape {shape}."
+        )
+
+
 _NODES = 6  # along each side, from which a smooth field is drawn
 
 
@@ -261,7 +269,7 @@ def _sample(images: Any, y: Any, x: Any) -> Any:
     top = ops.minimum(ops.floor(y), height)
     left = ops.minimum(ops.floor(x), width)
     down, right = y - top, x - left
-    corner = ops.cast(top * (width + 2) + left, "int32")
+    corner = ops.cast(top, "int32") * (width + 2) + ops.cast(left, "int32")
 
     def pixels(offset: int) -> Any:
         return ops.take_along_axis(flat, corner + offset, axis=1)
@@ -278,7 +286,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     XLA runs depthwise convolutions on a CPU many times slower than matrix
     products. On a small map one channel's convolution is a fixed matrix from
     input to output pixels, so there each kernel is spread into its matrix and
-    applied as one; everywhere else this is Keras's own convolution.
+    applied as one; a kernel as large as the map is a weighted sum. Everywhere
+    else this is Keras's own convolution.
     """
 
     # Beyond so many pixels a map's matrices cost more than they save.
@@ -289,19 +298,22 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         plain = (
             self.strides == (1, 1)
             and self.dilation_rate == (1, 1)
-            and self.padding == "same"
             and self.data_format == "channels_last"
             and self.depth_multiplier == 1
-            and height * width <= self._most_pixels
         )
-        if not (plain and _on_xla_cpu()):
+        spread = self.padding == "same" and height * width <= self._most_pixels
+        whole = self.padding == "valid" and self.kernel_size == (height, width)
+        if not (plain and (spread or whole) and _on_xla_cpu()):
             return super().call(inputs)
-        taps = _taps(height, width, self.kernel_size)
         kernel = ops.reshape(self.kernel, (-1, channels))
-        matrices = ops.einsum("tc,tpq->cpq", kernel, ops.cast(taps, kernel.dtype))
         pixels = ops.reshape(inputs, (-1, height * width, channels))
-        outputs = ops.einsum("npc,cpq->nqc", pixels, matrices)
-        outputs = ops.reshape(outputs, (-1, height, width, channels))
+        if whole:
+            outputs = ops.reshape(ops.sum(pixels * kernel, axis=1), (-1, 1, 1, channels))
+        else:
+            taps = _taps(height, width, self.kernel_size)
+            matrices = ops.einsum("tc,tpq->cpq", kernel, ops.cast(taps, kernel.dtype))
+            outputs = ops.einsum("npc,cpq->nqc", pixels, matrices)
+            outputs = ops.reshape(outputs, (-1, height, width, channels))
         if self.use_bias:
             outputs = outputs + self.bias
         return self.activation(outputs) if self.activation is not None else outputs
@@ -376,13 +388,3 @@ class LayerScale(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_value": self.initial_value}
-
-
-@keras.saving.register_keras_serializable(package="keras_digitnet")
-def gelu(x: Any) -> Any:
-    """GELU in its sigmoid form, x * sigmoid(1.702 x) (Hendrycks & Gimpel, arXiv 1606.08415).
-
-    Written with SiLU, which every backend fuses: on TensorFlow a training step
-    of `base` is a sixth shorter than with the tanh form.
-    """
-    return ops.silu(x * 1.702) * (1 / 1.702)

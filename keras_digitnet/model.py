@@ -12,7 +12,6 @@ from keras_digitnet.layers import (
     LayerScale,
     RandomAffine,
     RandomDegradation,
-    gelu,
 )
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -37,19 +36,26 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, name="rescaling")(images)
     x = augment(x, config)
-    x = _convolution(config.widths[0], config.stem_kernel_size, config.stem_stride, "stem")(x)
-    x = _normalization("stem_norm")(x)
+    x = stem(x, config)
     drop_path_rates = _linear_rates(config)
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
         if stage > 0:
             x = _normalization(f"stage{stage}_downsample_norm")(x)
-            x = _convolution(width, 2, 2, f"stage{stage}_downsample")(x)
+            x = _convolution(width, 2, f"stage{stage}_downsample", strides=2)(x)
         for block in range(depth):
             x = convnext_block(x, config, next(drop_path_rates), f"stage{stage}_block{block}")
-    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    x = weighted_pooling(x)
     x = _normalization("head_norm")(x)
     logits = _dense(config.num_classes, "logits")(x)
     return keras.Model(images, logits, name=name)
+
+
+def stem(x: Any, config: ModelConfig) -> Any:
+    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a look at full resolution, then half of it."""
+    width = config.widths[0]
+    x = _convolution(max(width // 2, 1), 3, "stem_full", activation="relu")(x)
+    x = _convolution(width, 3, "stem_half", strides=2)(x)
+    return _normalization("stem_norm")(x)
 
 
 def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str) -> Any:
@@ -72,7 +78,7 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
         name=f"{name}_depthwise",
     )(x)
     branch = _normalization(f"{name}_norm")(branch)
-    branch = _dense(config.expansion * width, f"{name}_expand", gelu)(branch)
+    branch = _dense(config.expansion * width, f"{name}_expand", "relu")(branch)
     if config.global_response_norm:
         branch = GlobalResponseNormalization(name=f"{name}_grn")(branch)
     branch = _dense(width, f"{name}_project")(branch)
@@ -83,6 +89,18 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
         noise_shape = (None, 1, 1, 1)
         branch = layers.Dropout(drop_path_rate, noise_shape, name=f"{name}_drop_path")(branch)
     return layers.Add(name=f"{name}_add")([x, branch])
+
+
+def weighted_pooling(x: Any) -> Any:
+    """`(N, H, W, C)` to `(N, C)`: each channel's mean over the map, with learned weights.
+
+    Digits are centred, so that where something is tells as much as that it is
+    there; ConvNeXt's plain mean forgets it. The weights start as the mean's.
+    """
+    height, width = x.shape[1:3]
+    mean = keras.initializers.Constant(1 / (height * width))
+    x = DepthwiseConv2D((height, width), depthwise_initializer=mean, name="pooling")(x)
+    return layers.Flatten(name="flatten")(x)
 
 
 def augment(x: Any, config: ModelConfig) -> Any:
@@ -164,18 +182,18 @@ def _linear_rates(config: ModelConfig) -> Any:
     return (config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
 
-def _convolution(width: int, kernel_size: int, stride: int, name: str) -> keras.layers.Layer:
+def _convolution(width: int, kernel_size: int, name: str, **options: Any) -> keras.layers.Layer:
     return layers.Conv2D(
         width,
         kernel_size,
-        stride,
         padding="same",
         kernel_initializer="lecun_normal",
         name=name,
+        **options,
     )
 
 
-def _dense(width: int, name: str, activation: Any = None) -> keras.layers.Layer:
+def _dense(width: int, name: str, activation: str | None = None) -> keras.layers.Layer:
     return layers.Dense(width, activation, kernel_initializer="lecun_normal", name=name)
 
 

@@ -28,7 +28,7 @@ from keras_digitnet.errors import DigitNetError, first_line
 if TYPE_CHECKING:
     import keras
 
-# What a `.keras` file may unpack to, in bytes; `base` unpacks to less than one MB.
+# What a `.keras` file may unpack to, in bytes; `base` unpacks to less than two MB.
 MOST_UNPACKED = 1 << 28
 MOST_CLASSES = 10_000
 

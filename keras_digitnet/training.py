@@ -50,7 +50,8 @@ class Run:
         folder: Where everything lies.
         history: A row an epoch, as in `history.csv`.
         metrics: As in `metrics.json`.
-        validation: Figures of the kept model on the validation images.
+        validation: Figures of the kept model on the validation images, which
+            chose its epoch and its temperature.
         test: The same on the test images; `None` if they were left closed.
     """
 
@@ -191,9 +192,10 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         raise TrainingInterrupted(
             f"{stop} {_keep_best(folder, config, dataset, history)} {_how_to_go_on(folder)}"
         ) from None
-    temperature = _save_model(model, folder, config, dataset)
-    kept = f"The model is kept: {folder.model_path}. {_how_to_go_on(folder)}"
+    kept = _how_to_go_on(folder)
     try:
+        temperature = _save_model(model, folder, config, dataset)
+        kept = f"The model is kept: {folder.model_path}. {kept}"
         if config.export and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
         return _finish(folder, config, dataset, history, temperature)

@@ -1,8 +1,9 @@
-"""What may happen to a digit between the pen and the reader, for measuring only.
+"""What may happen to a digit between the pen and the reader; nothing trains on these.
 
 Each distortion takes `(N, H, W)` float32 images in [0, 1], light on dark, and a
-NumPy generator, and gives as many of the same form. The kinds are those of
-Mu and Gilmer's MNIST-C (arXiv 1906.02337), written anew with strengths of our own.
+NumPy generator, and gives as many of the same form. Most kinds are Mu and
+Gilmer's (MNIST-C, arXiv 1906.02337), blur, contrast and occlusion are added, and
+all strengths are our own: figures are not comparable with those on MNIST-C.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,11 @@
-"""Trains every preset with several seeds and reports them all; the README's table comes from here.
+"""Trains every preset with several seeds and reports them all.
 
     python scripts/verify_accuracy.py --write
 
-Each finished seed is kept as a small JSON file in scripts/results/, so that a
-second start goes on where the first one stopped. A seed that was trained by
-another recipe than today's is trained again.
+A second start goes on where the first one stopped: each finished seed is kept
+as a small JSON file, and one that was trained with other settings than today's
+is trained again. Only settings are compared: after a change of the code that
+moves numbers, delete the kept files and the runs.
 """
 
 import json
@@ -21,15 +22,16 @@ from keras_digitnet.config import PRESETS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend
 
-ROOT = Path(__file__).parents[1]
+RESULTS_DIR = Path(__file__).parent / "results"
+RUNS_DIR = Path("runs/verified")
 ENSEMBLE = "base"
 COLUMNS = (
     "preset",
     "parameters",
-    "mean test accuracy",
+    "mean test accuracy ± standard deviation",
     "each seed, from 0 on",
-    "calibration error",
-    "minutes a seed",
+    "mean calibration error",
+    "median minutes",
 )
 
 
@@ -40,32 +42,54 @@ def main(
     seeds: Annotated[int, typer.Option(help="From 0 on.")] = 5,
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
     epochs: Annotated[int, typer.Option(help="As for `keras-digitnet train`.")] = 10,
-    runs: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/verified"),
-    results: Annotated[Path, typer.Option(help="What is kept.")] = ROOT / "scripts" / "results",
-    write: Annotated[bool, typer.Option(help="Put the table into README.md.")] = False,
+    runs: Annotated[Path, typer.Option(help="Where runs and figures go.")] = RUNS_DIR,
+    write: Annotated[
+        bool, typer.Option(help="Keep the figures in scripts/results/, the table in README.md.")
+    ] = False,
 ) -> None:
     """Trains what is missing; prints mean, standard deviation and every seed."""
+    if write and (presets, data, epochs) != (None, "mnist", 10):
+        raise typer.BadParameter("--write: expected all presets, mnist and 10 epochs")
     select_backend("tensorflow")
     dataset = load_dataset(data)
+    results = RESULTS_DIR if write else runs
     rows = []
     for preset in presets or PRESETS:
-        finished = []
-        for seed in range(seeds):
-            config = TrainConfig(preset=preset, seed=seed, epochs=epochs, export=False)
-            config = config.completed(dataset.source, len(dataset.classes))
-            finished.append(_result(config, runs, results / f"{preset}-{seed}.json"))
+        configs = [recipe(preset, seed, dataset, epochs) for seed in range(seeds)]
+        finished = [
+            _result(config, runs, results / f"{preset}-{config.seed}.json") for config in configs
+        ]
         rows.append(_row(preset, finished))
         if preset == ENSEMBLE and seeds > 1:
-            rows.append(_ensemble_row(finished, dataset, runs, results / f"{preset}-ensemble.json"))
+            rows.append(_ensemble_row(configs, dataset, runs, results / f"{preset}-ensemble.json"))
     print_table(f"{dataset.name}, {epochs} epochs", COLUMNS, rows)
     if write:
         readme.write_block("accuracy", readme.table(COLUMNS, rows))
 
 
+def recipe(preset: str, seed: int, dataset: Dataset, epochs: int = 10) -> TrainConfig:
+    """The default settings, with all that a run's `config.json` names."""
+    config = TrainConfig(preset=preset, seed=seed, epochs=epochs, export=False)
+    return config.completed(dataset.source, len(dataset.classes))
+
+
+def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
+    """The run of TensorFlow that `config` made; a finished one if there is one."""
+    found = [
+        RunFolder(path.parent)
+        for path in sorted(runs.glob("*/config.json"))
+        if read_json(path)["backend"] == "tensorflow"
+        and _same_recipe(read_json(path)["train"], config)
+    ]
+    finished = [run for run in found if run.metrics_path.is_file()]
+    return next(iter(finished + found), None)
+
+
 def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
     """The figures of one seed: those kept at `path`, else of a run that is trained now."""
-    if path.is_file() and _same_recipe(read_json(path)["train"], config):
-        return dict(read_json(path))
+    kept: dict[str, Any] = read_json(path) if path.is_file() else {"train": {}}
+    if _same_recipe(kept["train"], config):
+        return kept
     folder = _finished_run(config, runs)
     metrics = read_json(folder.metrics_path)
     result = {
@@ -83,7 +107,7 @@ def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
 def _finished_run(config: TrainConfig, runs: Path) -> RunFolder:
     from keras_digitnet.training import resume, train
 
-    folder = _run_of(config, runs)
+    folder = find_run(config, runs)
     if folder is None:
         return train(config, out_dir=runs, verbose=2).folder
     if not folder.metrics_path.is_file():
@@ -91,17 +115,9 @@ def _finished_run(config: TrainConfig, runs: Path) -> RunFolder:
     return folder
 
 
-def _run_of(config: TrainConfig, runs: Path) -> RunFolder | None:
-    """The run, finished or not, that `config` made."""
-    for path in sorted(runs.glob("*/config.json")):
-        if _same_recipe(read_json(path)["train"], config):
-            return RunFolder(path.parent)
-    return None
-
-
 def _same_recipe(saved: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether the settings of a run, by whatever version of this package, are `config`."""
-    return bool(saved == json.loads(json.dumps(config.to_json())))
+    """Whether saved settings are those of `config`, exports aside."""
+    return bool({**saved, "export": False} == json.loads(json.dumps(config.to_json())))
 
 
 def _row(preset: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -120,15 +136,14 @@ def _row(preset: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _ensemble_row(
-    members: list[dict[str, Any]], dataset: Dataset, runs: Path, path: Path
+    configs: list[TrainConfig], dataset: Dataset, runs: Path, path: Path
 ) -> tuple[str, ...]:
     """The mean of the members' probabilities, scored once and kept like a seed."""
     from keras_digitnet.evaluation import evaluate
     from keras_digitnet.inference import average, load
 
-    recipes = [member["train"] for member in members]
-    if not path.is_file() or read_json(path)["members"] != recipes:
-        configs = [TrainConfig.from_json(recipe) for recipe in recipes]
+    members = [json.loads(json.dumps(config.to_json())) for config in configs]
+    if not path.is_file() or read_json(path)["members"] != members:
         classifier = average([load(_finished_run(config, runs).path) for config in configs])
         probabilities = classifier.predict(dataset.test.images).probabilities
         report = evaluate(probabilities, dataset.test.labels, dataset.classes)
@@ -136,13 +151,13 @@ def _ensemble_row(
             "accuracy": report.accuracy,
             "loss": report.loss,
             "calibration_error": report.expected_calibration_error,
-            "members": recipes,
+            "members": members,
         }
         write_json(path, result)
     kept = read_json(path)
     return (
         f"the {len(members)} `{ENSEMBLE}` together",
-        f"{sum(member['parameters'] for member in members):,}",
+        f"{len(members) * PRESETS[ENSEMBLE].parameters:,}",
         f"{kept['accuracy']:.3%}",
         "",
         f"{kept['calibration_error']:.2%}",

@@ -63,6 +63,9 @@ def test_a_bad_run_is_one_message(values: dict[str, Any], message: str) -> None:
         {"kernel_size": 0},
         {"layer_scale": "big"},
         {"global_response_norm": 1},
+        {"shear": -0.1},
+        {"elastic": 6},
+        {"degradation": 1.1},
     ],
 )
 def test_a_bad_network_is_one_message(values: dict[str, Any]) -> None:

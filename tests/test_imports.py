@@ -66,6 +66,7 @@ LATE_EVERYWHERE = {
     "onnxruntime",
     "ai_edge_litert",
     "openvino",
+    "scipy",
     "sklearn",
     "PIL",
     "rich",

@@ -40,7 +40,7 @@ def transform(
         (each(zoom[0]), each(zoom[1])),
         (each(shift[0]), each(shift[1])),
         each(shear),
-        bend,
+        ops.convert_to_tensor(bend, "float32"),
     )
     return ops.convert_to_numpy(result)
 
@@ -136,6 +136,21 @@ def test_the_amounts_keep_to_their_bounds() -> None:
     assert abs(rows.mean()) < 0.3
 
 
+def test_slants_and_heights_of_their_own_keep_to_their_bounds() -> None:
+    line = np.zeros((300, 28, 28, 1), "float32")
+    line[:, 4:24, 13:15] = 1
+    slanted = ops.convert_to_numpy(RandomAffine(0, 0, 0, shear=0.2, seed=3)(line, training=True))
+    columns = (slanted[..., 0] * np.arange(28)).sum(axis=2) / slanted[..., 0].sum(axis=2).clip(1)
+    slants = (columns[:, 20] - columns[:, 8]) / 12
+    assert 0.18 < np.abs(slants).max() <= 0.2 + 1e-3
+    square = np.zeros((300, 28, 28, 1), "float32")
+    square[:, 8:20, 8:20] = 1
+    zoomed = ops.convert_to_numpy(RandomAffine(0, 0, 0.2, seed=3)(square, training=True))[..., 0]
+    heights, widths = zoomed[:, :, 14].sum(axis=1), zoomed[:, 14].sum(axis=1)
+    assert 14 < widths.max() <= 12 * 1.2 + 0.1
+    assert 1.08 < (heights / widths).max() <= 1.1 + 0.02
+
+
 @pytest.mark.parametrize(("augmentation", "jits"), [("affine", True), ("layers", False)])
 def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits: bool) -> None:
     if keras.backend.backend() != "jax":
@@ -145,9 +160,12 @@ def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits
     assert model.jit_compile is jits
 
 
-def test_pictures_with_colours_are_refused() -> None:
+@pytest.mark.parametrize(
+    "layer", [RandomAffine(10, 0.1, 0.1), RandomDegradation(0.5)], ids=["affine", "degradation"]
+)
+def test_pictures_with_colours_are_refused(layer: keras.layers.Layer) -> None:
     with pytest.raises(ValueError, match=r"takes \(N, H, W, 1\) images; received: shape"):
-        RandomAffine(10, 0.1, 0.1).build((None, 28, 28, 3))
+        layer.build((None, 28, 28, 3))
 
 
 def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray) -> None:
@@ -167,7 +185,29 @@ def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray)
     )
 
 
-def test_a_filter_keeps_the_ink_and_smears_it(images: np.ndarray) -> None:
+def test_each_step_spoils_in_its_own_way(images: np.ndarray) -> None:
+    layer = RandomDegradation(1.0, seed=1)
+    same = np.repeat(images[:1], 200, axis=0)
+    bars, paper, stained, noisy = (
+        ops.convert_to_numpy(step(ops.convert_to_tensor(same)))
+        for step in (layer._bar, layer._paper, layer._stain, layer._noise)
+    )
+    for bar, image in zip(bars, same, strict=True):
+        assert len(np.unique(bar[bar != image])) <= 1  # one grey
+    assert (bars != same).any(axis=(1, 2, 3)).mean() > 0.9
+    lowest, highest = paper.min(axis=(1, 2, 3)), paper.max(axis=(1, 2, 3))
+    assert 0.4 < lowest.max() <= 0.5
+    assert np.allclose((paper - lowest[:, None, None, None]).max(axis=(1, 2, 3)), highest - lowest)
+    assert 0.12 <= (highest - lowest).min() < 0.4
+    assert (stained > same).all()
+    assert 0.5 < (stained - same).max() <= 0.6
+    assert np.abs(np.diff(stained - same, axis=1)).max() < 0.2  # smooth
+    deviations = (noisy - same).std(axis=(1, 2, 3))
+    assert 0.25 < deviations.max() < 0.33
+    assert abs((noisy - same).mean()) < 0.01
+
+
+def test_a_filter_keeps_the_ink_and_smears_it() -> None:
     layer = RandomDegradation(1.0, seed=1)
     dot = np.zeros((200, 28, 28, 1), "float32")
     dot[:, 14, 14] = 1
@@ -190,10 +230,15 @@ def test_global_response_normalization_is_the_papers_formula() -> None:
     assert np.allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel_size", [2, 3, 5, (3, 7), 7])
-def test_the_depthwise_convolution_is_kerass(kernel_size: int | tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("kernel_size", "padding"),
+    [*((size, "same") for size in (2, 3, 5, (3, 7), 7)), ((7, 9), "valid"), (3, "valid")],
+)
+def test_the_depthwise_convolution_is_kerass(
+    kernel_size: int | tuple[int, int], padding: str
+) -> None:
     """The same weights give the same outputs and gradients, whichever way it is computed."""
-    layer = DepthwiseConv2D(kernel_size, padding="same", bias_initializer="lecun_normal")
+    layer = DepthwiseConv2D(kernel_size, padding=padding, bias_initializer="lecun_normal")
     x = np.random.default_rng(0).normal(size=(3, 7, 9, 5)).astype("float32")
     layer.build(x.shape)
     stock = keras.layers.DepthwiseConv2D.from_config(layer.get_config())
@@ -223,7 +268,12 @@ def test_layer_scale_starts_at_its_value() -> None:
 
 @pytest.mark.parametrize(
     "layer",
-    [RandomAffine(10, 0.1, 0.2, seed=5), GlobalResponseNormalization(), LayerScale(0.1)],
+    [
+        RandomAffine(10, 0.1, 0.2, 0.3, 0.4, seed=5),
+        RandomDegradation(0.3, seed=5),
+        GlobalResponseNormalization(),
+        LayerScale(0.1),
+    ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_layer_comes_back_from_its_config(layer: keras.layers.Layer) -> None:

@@ -1,0 +1,45 @@
+"""The script that the README's accuracies come from, on one epoch of the bundled digits."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from keras_digitnet.artifacts import read_json, write_json
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script: Any = importlib.import_module("verify_accuracy")
+    monkeypatch.setattr(script, "ENSEMBLE", "nano")
+
+    def run(seeds: int) -> None:
+        script.main(["nano"], seeds, "digits", 1, tmp_path, False)
+
+    return run
+
+
+def test_it_keeps_what_is_finished_and_goes_on(
+    verify: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify(1)
+    path = tmp_path / "nano-0.json"
+    result = read_json(path)
+    write_json(path, {**result, "accuracy": 0.4321})  # to be told from one that is trained again
+    capsys.readouterr()
+    verify(2)
+    assert "43.21," in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*/metrics.json"))) == 2
+    ensemble = read_json(tmp_path / "nano-ensemble.json")
+    assert [member["seed"] for member in ensemble["members"]] == [0, 1]
+
+    # Another recipe's result is no result; the run that is there already is looked up.
+    stale = {**result["train"], "weight_decay": 0.9}
+    write_json(path, {**result, "accuracy": 0.4321, "train": stale})
+    verify(1)
+    assert read_json(path) == result
+    assert len(list(tmp_path.glob("*/metrics.json"))) == 2
