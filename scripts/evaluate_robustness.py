@@ -63,13 +63,13 @@ def main(
 
 def _draw(images: np.ndarray) -> None:
     """The same digits under every distortion, a row each."""
-    figure = matplotlib.figure.Figure(figsize=(9, 12), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(9, 12))
     kinds = [("none", images), *((each.__name__, distort(images, each)) for each in DISTORTIONS)]
     for axes, (name, shown) in zip(figure.subplots(len(kinds)), kinds, strict=True):
         axes.imshow(np.concatenate(list(shown[..., 0]), axis=1), cmap="gray", vmin=0, vmax=255)
         axes.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
         axes.set(xticks=[], yticks=[])
-    figure.savefig(PICTURE_PATH, dpi=80)
+    figure.savefig(PICTURE_PATH, dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":
