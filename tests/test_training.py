@@ -16,12 +16,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from keras_digitnet import training
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.evaluation import fit_temperature
 from keras_digitnet.inference import load
 from keras_digitnet.training import Run, batches, learning_rate_at, resume, train
 
@@ -161,14 +161,21 @@ def test_a_run_leaves_what_it_promises(trained: Train, backend: str, few_digits:
     assert "digits" in keras.saving.load_model(run.model_path).name
 
 
-def test_the_file_is_calibrated_on_the_validation_images(
-    trained: Train, few_digits: Dataset
-) -> None:
+def test_the_file_holds_the_best_epoch_calibrated(trained: Train, few_digits: Dataset) -> None:
     run = trained()
+    temperature = run.metrics["temperature"]
+    assert abs(temperature - 1) > 1e-3
     model = keras.saving.load_model(run.model_path)
     logits = model.predict(few_digits.validation.images, verbose=0)
-    again = fit_temperature(logits, few_digits.validation.labels)
-    assert again == pytest.approx(1, abs=1e-3)
+    labels = few_digits.validation.labels
+
+    def loss(logits: np.ndarray) -> float:
+        return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+    before = run.history[training.best_epoch(run.history) - 1]["val_loss"]
+    assert loss(temperature * logits) == pytest.approx(before, rel=1e-3)
+    assert run.validation.loss == pytest.approx(loss(logits), rel=1e-3)
+    assert loss(logits) < before
 
 
 def test_the_test_images_stay_closed_on_request(
