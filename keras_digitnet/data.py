@@ -220,7 +220,7 @@ def _mnist_form(image: np.ndarray) -> np.ndarray:
     """An 8x8 digit of 0 to 16 as MNIST has it: 20x20, centred by mass in 28x28 uint8."""
     from PIL import Image
 
-    grey = Image.fromarray(np.uint8(image / 16 * 255))
+    grey = Image.fromarray((image / 16 * 255).astype(np.uint8))
     digit = np.asarray(grey.resize((20, 20), Image.Resampling.BICUBIC))
     rows, columns = np.indices(digit.shape)
     mass = max(int(digit.sum()), 1)

@@ -89,7 +89,7 @@ def _grey(path: str | Path) -> "Image.Image":
     with Image.open(path, formats=_FORMATS) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PPM"):
-            return Image.fromarray(np.uint8(np.asarray(upright) >> 8))
+            return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         if upright.mode in ("I", "F"):
             raise ValueError("numbers that are not of 8 or 16 bits a pixel")
         if upright.has_transparency_data:
