@@ -60,12 +60,6 @@ class ModelConfig(_Record):
         depths: ConvNeXt blocks of each stage.
         kernel_size: Side of the depthwise convolutions, in pixels.
         expansion: Hidden channels of a block as a multiple of its width.
-        global_response_norm: Whether the hidden channels pass through global
-            response normalization (ConvNeXt V2).
-        layer_scale: First value of the learned scale of each block's
-            branch, or `None` for no scale (CaiT; ConvNeXt uses 1e-6).
-        drop_path_rate: Chance that the last block's branch is left out for a
-            training image; it grows linearly from 0 at the first block.
         augmentation: `affine` (one resample), `layers` (Keras's own three) or
             `none`. It acts in training only.
         rotation: Largest rotation either way, in degrees.
@@ -84,9 +78,6 @@ class ModelConfig(_Record):
     depths: tuple[int, ...] = (1, 6)
     kernel_size: int = 3
     expansion: int = 4
-    global_response_norm: bool = False
-    layer_scale: float | None = None
-    drop_path_rate: float = 0.0
     augmentation: str = "affine"
     rotation: float = 14.0
     shift: float = 0.12
@@ -111,12 +102,7 @@ class ModelConfig(_Record):
         for name in ("kernel_size", "expansion"):
             _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
         _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
-        grn = self.global_response_norm
-        _check(isinstance(grn, bool), "global_response_norm", "true or false", grn)
-        scale = self.layer_scale
-        _check(scale is None or _is_number(scale, 0, 10), "layer_scale", "0 to 10", scale)
         for name, high in (
-            ("drop_path_rate", 0.99),
             ("shift", 1),
             ("zoom", 0.9),
             ("shear", 1),
@@ -151,7 +137,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "nano": Preset(
-        # So small a network pays for harder images with mistakes on clean ones.
+        # The smaller the network, the more mistakes on clean digits hard ones cost it.
         model=ModelConfig(
             widths=(12, 24), depths=(1, 2), expansion=2, elastic=0.5, degradation=0.1
         ),
@@ -159,7 +145,7 @@ PRESETS: dict[str, Preset] = {
         parameters=9_526,
     ),
     "small": Preset(
-        model=ModelConfig(widths=(24, 48), depths=(1, 5), expansion=2),
+        model=ModelConfig(widths=(24, 48), depths=(1, 5), expansion=2, degradation=0.1),
         learning_rate=1e-2,
         parameters=62_818,
     ),

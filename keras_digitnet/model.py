@@ -8,8 +8,6 @@ from keras import layers, ops
 from keras_digitnet.config import ModelConfig
 from keras_digitnet.layers import (
     DepthwiseConv2D,
-    GlobalResponseNormalization,
-    LayerScale,
     RandomAffine,
     RandomDegradation,
 )
@@ -22,7 +20,6 @@ _RANDOM_LAYERS = (
     layers.RandomRotation,
     layers.RandomTranslation,
     layers.RandomZoom,
-    layers.Dropout,
 )
 
 
@@ -37,13 +34,12 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     x = layers.Rescaling(1 / 255, name="rescaling")(images)
     x = augment(x, config)
     x = stem(x, config)
-    drop_path_rates = _linear_rates(config)
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
         if stage > 0:
             x = _normalization(f"stage{stage}_downsample_norm")(x)
             x = _convolution(width, 2, f"stage{stage}_downsample", strides=2)(x)
         for block in range(depth):
-            x = convnext_block(x, config, next(drop_path_rates), f"stage{stage}_block{block}")
+            x = convnext_block(x, config, f"stage{stage}_block{block}")
     x = weighted_pooling(x)
     x = _normalization("head_norm")(x)
     logits = _dense(config.num_classes, "logits")(x)
@@ -58,14 +54,12 @@ def stem(x: Any, config: ModelConfig) -> Any:
     return _normalization("stem_norm")(x)
 
 
-def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str) -> Any:
+def convnext_block(x: Any, config: ModelConfig, name: str) -> Any:
     """One residual block: depthwise convolution, norm, inverted bottleneck.
 
     Args:
         x: `(N, H, W, C)` symbolic tensor; the block keeps its shape.
-        config: Kernel size, expansion, and which optional parts there are.
-        drop_path_rate: Chance to leave the branch out for a training image
-            (stochastic depth; Huang et al., arXiv 1603.09382).
+        config: Kernel size and expansion.
         name: Prefix of the layers' names.
     """
     width = x.shape[-1]
@@ -79,15 +73,7 @@ def convnext_block(x: Any, config: ModelConfig, drop_path_rate: float, name: str
     )(x)
     branch = _normalization(f"{name}_norm")(branch)
     branch = _dense(config.expansion * width, f"{name}_expand", "relu")(branch)
-    if config.global_response_norm:
-        branch = GlobalResponseNormalization(name=f"{name}_grn")(branch)
     branch = _dense(width, f"{name}_project")(branch)
-    if config.layer_scale is not None:
-        branch = LayerScale(config.layer_scale, name=f"{name}_scale")(branch)
-    if drop_path_rate > 0:
-        # A dropout whose noise is one draw an image is stochastic depth.
-        noise_shape = (None, 1, 1, 1)
-        branch = layers.Dropout(drop_path_rate, noise_shape, name=f"{name}_drop_path")(branch)
     return layers.Add(name=f"{name}_add")([x, branch])
 
 
@@ -175,11 +161,6 @@ def jit_compile() -> str | bool:
 def count_parameters(model: keras.Model) -> int:
     """Trainable parameters; the states of random generators are not counted."""
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)
-
-
-def _linear_rates(config: ModelConfig) -> Any:
-    blocks = sum(config.depths)
-    return (config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
 
 def _convolution(width: int, kernel_size: int, name: str, **options: Any) -> keras.layers.Layer:

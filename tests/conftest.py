@@ -19,15 +19,12 @@ from keras_digitnet.data import Dataset, Split, load_dataset
 
 ROOT = Path(__file__).parents[1]
 
-# Every optional part of a block, at a size that trains in a second.
+# Every optional part, at a size that trains in a second.
 TINY = ModelConfig(
     widths=(8, 12),
     depths=(1, 1),
     expansion=2,
     kernel_size=3,
-    global_response_norm=True,
-    layer_scale=0.5,
-    drop_path_rate=0.2,
     shear=0.1,
     elastic=0.5,
     degradation=0.5,
