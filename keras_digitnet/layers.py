@@ -9,8 +9,36 @@ import numpy as np
 from keras import ops
 
 
+class _RandomImageLayer(keras.layers.Layer):
+    """Changes `(N, H, W, 1)` images in training, by draws of its own, and leaves them else.
+
+    A subclass says how in `change(images)`.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) != 4 or input_shape[-1] != 1:
+            raise ValueError(
+                f"{type(self).__name__} takes (N, H, W, 1) images; received: shape {input_shape}."
+            )
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return self.change(images) if training else images
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
 @keras.saving.register_keras_serializable(package="keras_digitnet")
-class RandomAffine(keras.layers.Layer):
+class RandomAffine(_RandomImageLayer):
     """Rotates, shifts, zooms, slants and bends each training image by an amount of its own.
 
     All are composed into one map and the image is resampled once, which
@@ -40,22 +68,14 @@ class RandomAffine(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         self.rotation = rotation
         self.shift = shift
         self.zoom = zoom
         self.shear = shear
         self.elastic = elastic
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        _require_grey(self, input_shape)
-        self.built = True
-
-    def call(self, images: Any, training: bool = False) -> Any:
-        if not training:
-            return images
+    def change(self, images: Any) -> Any:
         count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
         draws = keras.random.uniform(
             (6, count), -1.0, 1.0, dtype=images.dtype, seed=self.seed_generator
@@ -114,9 +134,6 @@ class RandomAffine(keras.layers.Layer):
         source_x = source_x + bend[1] + (width - 1) / 2
         return ops.reshape(_sample(images, source_y, source_x), (-1, height, width, 1))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -125,12 +142,11 @@ class RandomAffine(keras.layers.Layer):
             "zoom": self.zoom,
             "shear": self.shear,
             "elastic": self.elastic,
-            "seed": self.seed,
         }
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
-class RandomDegradation(keras.layers.Layer):
+class RandomDegradation(_RandomImageLayer):
     """Spoils a share of the training images as pens, paper and cameras do.
 
     An image that is chosen passes through these steps, each with an even
@@ -147,18 +163,10 @@ class RandomDegradation(keras.layers.Layer):
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         self.rate = rate
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        _require_grey(self, input_shape)
-        self.built = True
-
-    def call(self, images: Any, training: bool = False) -> Any:
-        if not training:
-            return images
+    def change(self, images: Any) -> Any:
         degraded = images
         for step in (self._bar, self._bar, self._filter, self._noise, self._paper, self._stain):
             degraded = self._mix(0.5, step(degraded), degraded)
@@ -222,18 +230,8 @@ class RandomDegradation(keras.layers.Layer):
         shape = (ops.shape(images)[0], count)
         return keras.random.normal(shape, dtype=images.dtype, seed=self.seed_generator)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
-
-def _require_grey(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
-    if len(shape) != 4 or shape[-1] != 1:
-        raise ValueError(
-            f"{type(layer).__name__} takes (N, H, W, 1) images; received: shape {shape}."
-        )
+        return {**super().get_config(), "rate": self.rate}
 
 
 _NODES = 6  # along each side, from which a smooth field is drawn
