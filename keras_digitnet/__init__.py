@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keras_digitnet.export import Artifact, export_model
     from keras_digitnet.inference import Classifier, Predictions, average, load
     from keras_digitnet.model import build_model
+    from keras_digitnet.normalization import normalize_digit
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _ROOM_OF = {
     "average": "inference",
     "load": "inference",
     "build_model": "model",
+    "normalize_digit": "normalization",
     "Run": "training",
     "TrainingInterrupted": "training",
     "resume": "training",
@@ -67,6 +69,7 @@ __all__ = [
     "export_model",
     "load",
     "load_dataset",
+    "normalize_digit",
     "resume",
     "train",
 ]

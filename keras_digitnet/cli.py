@@ -267,15 +267,22 @@ def predict(
         typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures."),
     ],
     model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="The pictures are in MNIST's form: light on dark, 28x28, centred."
+        ),
+    ] = False,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
 ) -> None:
-    """Read pictures of one digit each, in MNIST's form: light on dark, centred.
+    """Read pictures of one digit each: photos, scans, drawings.
 
-    Prints label, confidence and file, a line a picture. Ends with 1 if some
-    pictures could not be read.
+    Each is brought into MNIST's form first: paper, shadow and ruling removed,
+    the digit light on black and centred. Prints label, confidence and file, a
+    line a picture. Ends with 1 if some pictures could not be read.
 
     Example: keras-digitnet predict seven.png scans/
     """
@@ -291,7 +298,7 @@ def predict(
 
     def answers() -> "Iterator[FilePrediction]":
         nonlocal failed
-        for answer in predict_files(classifier, _with_progress(paths, quiet)):
+        for answer in predict_files(classifier, _with_progress(paths, quiet), raw):
             if answer.error:
                 failed += 1
                 typer.echo(f"Error: {answer.error}", err=True)

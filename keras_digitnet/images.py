@@ -1,10 +1,11 @@
-"""Pictures from files to 28x28 digits."""
+"""Pictures of every kind to grey pixels."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from keras_digitnet.errors import DigitNetError, first_line
 if TYPE_CHECKING:
     from PIL import Image
 
+    # A file's path, its content, an opened picture, or its pixels.
+    Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+
 SIDE = 28
+
+# A JPEG is decoded at an eighth, a quarter or half of its size where that leaves so many pixels
+# a side; nothing of what is read is smaller.
+_ENOUGH = 2048
+# What decodes in about half a gigabyte.
+_MOST_PIXELS = 64_000_000
 
 # What counts as a picture in a folder; a file that is named itself may be called anything.
 _SUFFIXES = (
@@ -69,45 +79,120 @@ def read_image(path: str | Path) -> tuple[np.ndarray, bool]:
     """
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; the pixels decide
-            grey = _grey(path)
-    except Exception as error:  # Pillow lets through whatever its decoders raise
-        raise DigitNetError(f"{path}: expected an image; received: {_said(path, error)}") from None
+    grey = Image.fromarray(read_grey(path))
     as_it_is = grey.size == (SIDE, SIDE)
     if not as_it_is:
         grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(grey), as_it_is
 
 
-def _grey(path: str | Path) -> "Image.Image":
+def read_grey(picture: "Picture") -> np.ndarray:
+    """The grey values of a picture, upright; of an animation, its first frame.
+
+    Colours are weighted as the eye does (ITU-R 601); what is transparent shows
+    paper that the ink stands out from. A JPEG of more than twice 2048 pixels a
+    side comes smaller.
+
+    Args:
+        picture: A path to a PNG, JPEG, BMP, GIF, TIFF, WebP or PGM, or the
+            content of one; a Pillow image; or an array, `(H, W)`, `(H, W, 1)`,
+            `(H, W, 3)` RGB or `(H, W, 4)` RGBA: bool, uint8, uint16, whole
+            numbers from 0 to 255, or floats from 0 to 1.
+
+    Returns:
+        `(H, W)` uint8.
+
+    Raises:
+        DigitNetError: It is no picture, is damaged, or is too large to open.
+    """
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; the pixels decide
+            return _grey(picture)
+    except Exception as error:  # Pillow lets through whatever its decoders raise
+        received = _said(picture, error)
+        raise DigitNetError(
+            f"{name_of(picture)}: expected an image; received: {received}"
+        ) from None
+
+
+def name_of(picture: "Picture") -> str:
+    """What messages call a picture."""
+    return str(picture) if isinstance(picture, str | os.PathLike) else "picture"
+
+
+def _grey(picture: "str | Path | bytes | Image.Image") -> np.ndarray:
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return _grey_pixels(picture)
+    if isinstance(picture, bytes):
+        file: Any = io.BytesIO(picture)
+    elif os.path.isfile(picture):  # noqa: PTH113  (a pipe would be waited for)
+        file = picture
+    else:
+        raise FileNotFoundError
+    with Image.open(file, formats=_FORMATS) as opened:
+        opened.draft("L", (_ENOUGH, _ENOUGH))
+        return _grey_pixels(opened)
+
+
+def _grey_pixels(picture: "Image.Image") -> np.ndarray:
     from PIL import Image, ImageOps
 
-    if not os.path.isfile(path):  # noqa: PTH113  (a pipe would be waited for)
-        raise FileNotFoundError
-    with Image.open(path, formats=_FORMATS) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PPM"):
-            return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        if upright.mode in ("I", "F"):
-            raise ValueError("numbers that are not of 8 or 16 bits a pixel")
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            paper = Image.new("RGBA", upright.size, "black")  # what MNIST's digits stand on
-            upright = Image.alpha_composite(paper, upright)
-        return upright.convert("L")
+    width, height = picture.size
+    if width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"{width}x{height} pixels; make it smaller, at most {_MOST_PIXELS // 10**6} million"
+        )
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PPM"):
+        return (np.asarray(upright) >> 8).astype(np.uint8)
+    if upright.mode in ("I", "F"):
+        raise ValueError("numbers that are not of 8 or 16 bits a pixel")
+    if not upright.has_transparency_data:
+        return np.asarray(upright.convert("L"))
+    # Through RGBA: a palette may have transparent colours.
+    grey, alpha = upright.convert("RGBA").convert("LA").split()
+    seen = np.asarray(grey)[np.asarray(alpha) > 127]
+    paper = 255 if seen.size and seen.mean() < 128 else 0
+    return np.asarray(Image.composite(grey, Image.new("L", grey.size, paper), alpha))
 
 
-def _said(path: str | Path, error: Exception) -> str:
+def _from_array(pixels: np.ndarray) -> "Image.Image":
+    from PIL import Image
+
+    plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    shaped = plain.ndim == 2 or (plain.ndim == 3 and plain.shape[-1] in (3, 4))
+    if not shaped or plain.size == 0:
+        raise DigitNetError(
+            "picture: expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); "
+            f"received: {pixels.shape}."
+        )
+    if plain.dtype == np.uint16:
+        return Image.fromarray((plain >> 8).astype(np.uint8))
+    highest = 1 if plain.dtype.kind in "bf" else 255
+    if plain.dtype.kind not in "biuf" or not (plain.min() >= 0 and plain.max() <= highest):
+        raise DigitNetError(
+            "picture: expected whole numbers from 0 to 255 or floats from 0 to 1; "
+            f"received: {plain.dtype} from {plain.min()} to {plain.max()}."
+        )
+    return Image.fromarray(np.round(plain * (255 / highest)).astype(np.uint8))
+
+
+def _said(picture: "Picture", error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
-    if os.path.isdir(path):  # noqa: PTH112
-        readable = os.access(path, os.R_OK | os.X_OK)
-        return "a folder without pictures." if readable else "a folder that cannot be looked into."
-    if isinstance(error, FileNotFoundError):
-        there = os.path.exists(path)  # noqa: PTH110
-        return "something that is no file." if there else "no such file."
     if isinstance(error, UnidentifiedImageError):
         return f"a file that is none of {', '.join(_FORMATS)}."
+    if not isinstance(picture, str | os.PathLike):
+        return first_line(error)
+    if os.path.isdir(picture):  # noqa: PTH112
+        readable = os.access(picture, os.R_OK | os.X_OK)
+        return "a folder without pictures." if readable else "a folder that cannot be looked into."
+    if isinstance(error, FileNotFoundError):
+        there = os.path.exists(picture)  # noqa: PTH110
+        return "something that is no file." if there else "no such file."
     return first_line(error)

@@ -12,6 +12,7 @@ from keras_digitnet.artifacts import RunFolder, expanded, newest_version, preset
 from keras_digitnet.config import PRESETS
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.images import read_image
+from keras_digitnet.normalization import normalize_digit
 
 _OPEN = {
     ".keras": runtimes.open_keras,
@@ -172,11 +173,13 @@ class FilePrediction:
 
 
 def predict_files(
-    classifier: Classifier, paths: Iterable[str], batch_size: int = 256
+    classifier: Classifier, paths: Iterable[str], raw: bool = False, batch_size: int = 256
 ) -> Iterator[FilePrediction]:
-    """Reads pictures in MNIST's form, in their order, `batch_size` at a time in memory.
+    """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
 
-    A file that cannot be read gets an error in its place.
+    A file that cannot be read gets an error in its place. With `raw` the
+    pictures are in MNIST's form already, whatever they look like, and are only
+    resized.
     """
     _require_size(batch_size)
     paths = iter(paths)
@@ -185,7 +188,7 @@ def predict_files(
         errors: list[str] = []
         for path in group:
             try:
-                images.append(read_image(path)[0])
+                images.append(read_image(path)[0] if raw else normalize_digit(path))
                 errors.append("")
             except DigitNetError as error:
                 errors.append(str(error))

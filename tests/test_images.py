@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import find_pictures, read_image
+from keras_digitnet.images import find_pictures, read_grey, read_image
 
 
 def test_pictures_are_found_in_folders_of_folders_by_name(tmp_path: Path) -> None:
@@ -52,6 +52,37 @@ def test_sixteen_bits_and_transparent_paper(tmp_path: Path) -> None:
     Image.fromarray(pixels.astype(np.float32) / 255).save(tmp_path / "x.tiff")
     with pytest.raises(DigitNetError, match="not of 8 or 16 bits a pixel"):
         read_image(tmp_path / "x.tiff")
+
+
+def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
+    ink = Image.new("RGBA", (2, 1), (30, 30, 30, 255))
+    ink.putpixel((0, 0), (30, 30, 30, 0))
+    assert read_grey(ink).tolist() == [[255, 30]]
+
+
+def test_a_large_photo_is_decoded_smaller_and_a_bomb_not_at_all(tmp_path: Path) -> None:
+    Image.new("L", (9000, 4500), 200).save(tmp_path / "x.jpg")
+    assert read_grey(tmp_path / "x.jpg").shape == (2250, 4500)
+    Image.new("L", (9000, 9000)).save(tmp_path / "x.png")
+    with pytest.raises(DigitNetError, match="received: 9000x9000 pixels; make it smaller"):
+        read_grey(tmp_path / "x.png")
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "y.png")
+    with pytest.raises(DigitNetError, match="expected an image; received: "):
+        read_grey(tmp_path / "y.png")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((2, 2, 2)), r"received: \(2, 2, 2\)"),
+        (np.zeros((0, 5)), r"received: \(0, 5\)"),
+        (np.full((9, 9), np.nan), "received: float64 from nan to nan"),
+        (np.full((9, 9), 256), "received: int64 from 256 to 256"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_one_message(pixels: np.ndarray, message: str) -> None:
+    with pytest.raises(DigitNetError, match=message):
+        read_grey(pixels)
 
 
 def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ ARROWS: dict[str, set[str]] = {
     "artifacts": {"errors"},
     "environment": {"errors"},
     "images": {"errors"},
+    "normalization": {"errors", "images"},
     "data": {"errors", "artifacts", "images"},
     "layers": set(),
     "model": {"config", "layers"},
@@ -31,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
         "artifacts",
         "environment",
         "images",
+        "normalization",
         "runtimes",
         "serving",
     },
@@ -69,6 +71,7 @@ LATE_EVERYWHERE = {
     "scipy",
     "sklearn",
     "PIL",
+    "cv2",
     "rich",
 }
 KERAS_ROOMS = {"layers", "model", "training", "export"}
