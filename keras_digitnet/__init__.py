@@ -3,6 +3,7 @@
     import keras_digitnet as kd
 
     kd.load("base").predict(images).labels
+    kd.read("amount.jpg").text
     run = kd.train(kd.TrainConfig(preset="base"))
     kd.export_model(run.model_path, "exports", ["onnx"])
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from keras_digitnet.inference import Classifier, Predictions, average, load
     from keras_digitnet.model import build_model
     from keras_digitnet.normalization import normalize_digit
+    from keras_digitnet.reader import Digit, Reading, read
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
 __version__ = "0.1.0"
@@ -44,6 +46,9 @@ _ROOM_OF = {
     "load": "inference",
     "build_model": "model",
     "normalize_digit": "normalization",
+    "Digit": "reader",
+    "Reading": "reader",
+    "read": "reader",
     "Run": "training",
     "TrainingInterrupted": "training",
     "resume": "training",
@@ -55,9 +60,11 @@ __all__ = [
     "Artifact",
     "Classifier",
     "Dataset",
+    "Digit",
     "DigitNetError",
     "ModelConfig",
     "Predictions",
+    "Reading",
     "Report",
     "Run",
     "Split",
@@ -70,6 +77,7 @@ __all__ = [
     "load",
     "load_dataset",
     "normalize_digit",
+    "read",
     "resume",
     "train",
 ]

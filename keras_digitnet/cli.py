@@ -23,6 +23,7 @@ from keras_digitnet.errors import DigitNetError
 if TYPE_CHECKING:
     from keras_digitnet.evaluation import Report
     from keras_digitnet.inference import FilePrediction
+    from keras_digitnet.reader import FileReading
 
 
 class _Commands(TyperGroup):
@@ -294,24 +295,78 @@ def predict(
     with _messages(quiet, as_json or as_csv):
         paths = list(find_pictures(images))
         classifier = load(model, backend)
-    failed = 0
+    answers = predict_files(classifier, _with_progress(paths, quiet), raw)
+    columns = ("label", "confidence", "file")
+    _print_answers(answers, len(paths), as_json, columns if as_csv else None)
 
-    def answers() -> "Iterator[FilePrediction]":
-        nonlocal failed
-        for answer in predict_files(classifier, _with_progress(paths, quiet), raw):
-            if answer.error:
-                failed += 1
-                typer.echo(f"Error: {answer.error}", err=True)
-            else:
-                yield answer
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may hold bytes that are no text; they go out as they came in.
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    printer = _print_json_array if as_json else _print_csv if as_csv else _print_lines
-    printer(answers())
-    if failed:
-        raise typer.Exit(2 if failed == len(paths) else 1)
+@app.command()
+def read(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures."),
+    ],
+    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    min_confidence: Annotated[
+        float, typer.Option(help="A digit that is less probable is printed as ?.")
+    ] = 0.0,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also draw each picture with its digits' boxes into this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+) -> None:
+    """Read the numbers in pictures: digits in a row, or several rows of them.
+
+    Prints the text, a picture a line, its rows separated by spaces. Ends with
+    1 if some pictures could not be read.
+
+    Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
+    """
+    from keras_digitnet.images import find_pictures
+    from keras_digitnet.inference import load
+    from keras_digitnet.reader import read_files
+
+    if as_json and as_csv:
+        raise DigitNetError("expected --json or --csv; received: both.")
+    if not 0 <= min_confidence <= 1:
+        raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
+    with _messages(quiet, as_json or as_csv):
+        paths = list(find_pictures(images))
+        classifier = load(model, backend)
+    answers = read_files(classifier, _with_progress(paths, quiet), min_confidence, annotate)
+    columns = ("text", "confidence", "file")
+    _print_answers(answers, len(paths), as_json, columns if as_csv else None)
+
+
+@app.command()
+def demo(
+    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 7860,
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Serve a web page that reads what one draws, and numbers in photos.
+
+    It works without a network, and ends with Ctrl-C.
+
+    Example: keras-digitnet demo --model small
+    """
+    with _messages(quiet, as_json=False):
+        from keras_digitnet.demo import serve
+        from keras_digitnet.inference import load
+
+        serve(load(model, backend), host, port)
 
 
 @app.command()
@@ -490,23 +545,44 @@ def _with_progress(paths: list[str], quiet: bool) -> Iterable[str]:
     return track(paths, "Reading", console=Console(stderr=True))
 
 
-def _print_lines(answers: "Iterable[FilePrediction]") -> None:
-    for answer in answers:
-        typer.echo(f"{answer.label}  {answer.confidence:7.2%}  {answer.path}")
+def _print_answers(
+    answers: "Iterable[FilePrediction | FileReading]",
+    count: int,
+    as_json: bool,
+    columns: Sequence[str] | None,
+) -> None:
+    """The answers on stdout as they come, the errors on stderr; the exit code tells of both."""
+    failed = 0
+
+    def good() -> "Iterator[FilePrediction | FileReading]":
+        nonlocal failed
+        for answer in answers:
+            if answer.error:
+                failed += 1
+                typer.echo(f"Error: {answer.error}", err=True)
+            else:
+                yield answer
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may hold bytes that are no text; they go out as they came in.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    if as_json:
+        _print_json_array(answer.to_json() for answer in good())
+    elif columns:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(answer.to_row() for answer in good())
+    else:
+        for answer in good():
+            typer.echo(answer.to_line())
+    if failed:
+        raise typer.Exit(2 if failed == count else 1)
 
 
-def _print_csv(answers: "Iterable[FilePrediction]") -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("label", "confidence", "file"))
-    for answer in answers:
-        writer.writerow((answer.label, f"{answer.confidence:.6f}", answer.path))
-
-
-def _print_json_array(answers: "Iterable[FilePrediction]") -> None:
+def _print_json_array(rows: Iterable[dict[str, Any]]) -> None:
     """One JSON array, an object a line, so that neither side needs to hold all of it."""
     before = "["
-    for answer in answers:
-        row = {"file": answer.path, "label": answer.label, "confidence": answer.confidence}
+    for row in rows:
         typer.echo(f"{before}\n  {json.dumps(row)}", nl=False)
         before = ","
     typer.echo("[]" if before == "[" else "\n]")

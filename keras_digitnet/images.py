@@ -5,23 +5,24 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
     # A file's path, its content, an opened picture, or its pixels.
     Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 
+T = TypeVar("T")
+
 SIDE = 28
 
-# A JPEG is decoded at an eighth, a quarter or half of its size where that leaves so many pixels
-# a side; nothing of what is read is smaller.
-_ENOUGH = 2048
 # What decodes in about half a gigabyte.
 _MOST_PIXELS = 64_000_000
 
@@ -90,8 +91,7 @@ def read_grey(picture: "Picture") -> np.ndarray:
     """The grey values of a picture, upright; of an animation, its first frame.
 
     Colours are weighted as the eye does (ITU-R 601); what is transparent shows
-    paper that the ink stands out from. A JPEG of more than twice 2048 pixels a
-    side comes smaller.
+    paper that the ink stands out from.
 
     Args:
         picture: A path to a PNG, JPEG, BMP, GIF, TIFF, WebP or PGM, or the
@@ -105,12 +105,37 @@ def read_grey(picture: "Picture") -> np.ndarray:
     Raises:
         DigitNetError: It is no picture, is damaged, or is too large to open.
     """
+    return _opened(picture, _grey)
+
+
+def open_upright(picture: "Picture") -> "Image.Image":
+    """The same picture in colour, as an RGB image, for drawing on it.
+
+    Raises:
+        DigitNetError: As for `read_grey`.
+    """
+    return _opened(picture, _colour)
+
+
+def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]") -> T:
+    """What `convert` makes of the picture; whatever it cannot is one message."""
+    from PIL import Image
+
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; the pixels decide
-            return _grey(picture)
+            if isinstance(picture, Image.Image):
+                return convert(_of_bearable_size(picture))
+            if isinstance(picture, bytes):
+                file: Any = io.BytesIO(picture)
+            elif os.path.isfile(picture):  # noqa: PTH113  (a pipe would be waited for)
+                file = picture
+            else:
+                raise FileNotFoundError
+            with Image.open(file, formats=_FORMATS) as opened:
+                return convert(_of_bearable_size(opened))
     except Exception as error:  # Pillow lets through whatever its decoders raise
         received = _said(picture, error)
         raise DigitNetError(
@@ -123,30 +148,29 @@ def name_of(picture: "Picture") -> str:
     return str(picture) if isinstance(picture, str | os.PathLike) else "picture"
 
 
-def _grey(picture: "str | Path | bytes | Image.Image") -> np.ndarray:
-    from PIL import Image
-
-    if isinstance(picture, Image.Image):
-        return _grey_pixels(picture)
-    if isinstance(picture, bytes):
-        file: Any = io.BytesIO(picture)
-    elif os.path.isfile(picture):  # noqa: PTH113  (a pipe would be waited for)
-        file = picture
-    else:
-        raise FileNotFoundError
-    with Image.open(file, formats=_FORMATS) as opened:
-        opened.draft("L", (_ENOUGH, _ENOUGH))
-        return _grey_pixels(opened)
-
-
-def _grey_pixels(picture: "Image.Image") -> np.ndarray:
-    from PIL import Image, ImageOps
-
+def _of_bearable_size(picture: "Image.Image") -> "Image.Image":
     width, height = picture.size
     if width * height > _MOST_PIXELS:
         raise ValueError(
             f"{width}x{height} pixels; make it smaller, at most {_MOST_PIXELS // 10**6} million"
         )
+    return picture
+
+
+def _colour(picture: "Image.Image") -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I") or upright.has_transparency_data:
+        upright = Image.fromarray(_grey(picture))
+    return upright.convert("RGB")
+
+
+def _grey(picture: "Image.Image") -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    if hasattr(picture, "draft"):
+        picture.draft("L", picture.size)  # of a JPEG, the colours are not even decoded
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I;16") or (upright.mode == "I" and picture.format == "PPM"):
         return (np.asarray(upright) >> 8).astype(np.uint8)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,6 +171,18 @@ class FilePrediction:
     label: str = ""
     confidence: float = 0.0
     error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the error, which is none where there is a label."""
+        return {"file": self.path, "label": self.label, "confidence": self.confidence}
+
+    def to_row(self) -> tuple[str, str, str]:
+        """Label, confidence, file."""
+        return self.label, f"{self.confidence:.6f}", self.path
+
+    def to_line(self) -> str:
+        """The same for people."""
+        return f"{self.label}  {self.confidence:7.2%}  {self.path}"
 
 
 def predict_files(

@@ -20,8 +20,11 @@ USUAL_ASPECT = 0.8
 
 # Strokes are corrected on a digit drawn so many times larger.
 _MAGNIFIED = 5
-# More pixels a side tell no more of a digit, and nothing more of light and paper.
+RUN = 0.9
+# More pixels a side tell no more of one digit.
 _LARGEST = 256
+# More tell no more of light and paper.
+_GLANCE = 512
 # Uneven paper is darker than its surroundings by so much; the faintest pencil by twice as much.
 _FAINTEST = 0.06
 
@@ -112,7 +115,7 @@ def darkness(grey: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    small = shrunk(grey, _LARGEST)
+    small = shrunk(grey, _GLANCE)
     strokes, light_on_dark = _first_look(small)
     if light_on_dark:
         grey, small = 255 - grey, 255 - small
@@ -122,7 +125,7 @@ def darkness(grey: np.ndarray) -> np.ndarray:
     paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
     paper = cv2.medianBlur(paper, min(window // 4 | 1, 255))
     paper = cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    smooth = cv2.GaussianBlur(grey, (0, 0), max(0.1, side / 256))  # camera noise
+    smooth = cv2.GaussianBlur(grey, (0, 0), float(np.clip(side / 256, 0.1, 1)))  # camera noise
     missing = cv2.subtract(paper, smooth).astype(np.float32)
     return missing / np.maximum(paper, 32)  # noise in black shadow is no ink
 
@@ -223,39 +226,47 @@ def _lines_around(mask: np.ndarray) -> np.ndarray:
     return np.zeros_like(mask)
 
 
-def find_rulings(mask: np.ndarray) -> np.ndarray:
-    """Where straight lines run through nearly the whole picture, with their soft rims.
+def find_rulings(mask: np.ndarray, shortest: tuple[float, float] | None = None) -> np.ndarray:
+    """Where straight lines run, with their soft rims, but not the strokes that cross them.
 
-    Strokes that cross a line stay whole, but for the border of a cell.
+    Args:
+        mask: `(H, W)` uint8, 1 where there is ink.
+        shortest: How many pixels of a row and of a column make a line; else
+            nine tenths of the picture's width and height.
     """
-    rows, strokes = _horizontal_rulings(mask)
-    columns, more_strokes = (np.ascontiguousarray(part.T) for part in _horizontal_rulings(mask.T))
+    across, down = shortest or (0.9 * mask.shape[1], 0.9 * mask.shape[0])
+    rows, strokes = _horizontal_rulings(mask, across)
+    columns, more_strokes = (
+        np.ascontiguousarray(part.T) for part in _horizontal_rulings(mask.T, down)
+    )
     crossing = _inner((strokes & ~columns) | (more_strokes & ~rows))
     return (rows | columns) & ~crossing
 
 
-def _horizontal_rulings(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _horizontal_rulings(mask: np.ndarray, shortest: float) -> tuple[np.ndarray, np.ndarray]:
     """Where the lines are, and where the mask is much higher than they are thick."""
     import cv2
 
     nothing = np.zeros_like(mask)
-    height, width = mask.shape
-    if min(height, width) < 8:
+    if min(mask.shape) < 8 or not 1 < shortest <= mask.shape[1]:
         return nothing, nothing
     # Fattened, a line that is a little slanted or broken still holds long horizontal runs.
     fat = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    runs = cv2.morphologyEx(fat, cv2.MORPH_OPEN, np.ones((1, width // 4), np.uint8))
+    runs = cv2.morphologyEx(
+        fat, cv2.MORPH_OPEN, np.ones((1, max(1, int(0.28 * shortest))), np.uint8)
+    )
     count, labels, stats, _ = cv2.connectedComponentsWithStats(runs)
-    thickness = np.bincount(labels.ravel(), mask.ravel(), count) / stats[:, cv2.CC_STAT_WIDTH]
-    through = (stats[:, cv2.CC_STAT_WIDTH] >= 0.9 * width) & (thickness <= 0.1 * height)
-    through[0] = False
-    if not through.any():
+    lengths = stats[:, cv2.CC_STAT_WIDTH]
+    thickness = np.bincount(labels.ravel(), mask.ravel(), count) / lengths
+    lines = (lengths >= shortest) & (thickness <= shortest / 9)  # no longer stroke of a digit
+    lines[0] = False
+    if not lines.any():
         return nothing, nothing
-    usual = float(np.median(thickness[through]))
+    usual = float(np.median(thickness[lines]))
     rim = np.ones((int(usual) | 1,) * 2, np.uint8)
     higher = np.ones((int(2 * usual) + 2, 1), np.uint8)
     return (
-        cv2.dilate(through[labels].astype(np.uint8), rim),
+        cv2.dilate(lines[labels].astype(np.uint8), rim),
         cv2.morphologyEx(mask, cv2.MORPH_OPEN, higher),
     )
 

@@ -11,7 +11,7 @@ if [ -n "${KERAS_DIGITNET_DATA:-}" ]; then
 fi
 # One version of torch for every machine. On Linux its default build brings CUDA, several GB;
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes the small one.
-source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,jax,torch,onnx,litert,openvino,serving]'
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,jax,torch,onnx,litert,openvino,serving,demo]'
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, TINY
 from PIL import Image
@@ -18,7 +19,7 @@ from keras_digitnet.inference import load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ("train", "evaluate", "predict", "export", "presets", "info")
+COMMANDS = ("train", "evaluate", "predict", "read", "demo", "export", "presets", "info")
 
 
 def test_help_starts_without_keras_or_a_backend() -> None:
@@ -75,6 +76,9 @@ def test_version_and_presets(command: Command) -> None:
         (["predict", "."], ".: expected an image; received: a folder without pictures"),
         (["predict", "a.png", "--model", "nothing"], "received: nothing, which does not exist"),
         (["predict", "a.png", "--json", "--csv"], "expected --json or --csv; received: both"),
+        (["read", "nowhere.png"], "nowhere.png: expected an image; received: no such file"),
+        (["read", "a.png", "--json", "--csv"], "expected --json or --csv; received: both"),
+        (["read", "a.png", "--min-confidence", "2"], "expected 0 to 1; received: 2.0"),
         (["export", "base", "--format", "tflite"], "received: tflite"),
         (["export", "nowhere.keras"], "nowhere.keras, which does not exist"),
     ],
@@ -205,6 +209,32 @@ def test_predict_goes_on_past_a_broken_picture(
     assert (odd.returncode, odd.stderr) == (0, "")
     alone = command("predict", pictures[1], *model, "--json")
     assert (alone.returncode, alone.stdout) == (2, "[]\n")
+
+
+def test_read_prints_text_csv_and_json_and_draws(
+    command: Command, digits: Dataset, tmp_path: Path
+) -> None:
+    row = np.concatenate(list(digits.test.images[:3, ..., 0]), axis=1)
+    picture = Image.fromarray(255 - np.pad(row, 10))
+    picture.resize((picture.width * 4, picture.height * 4)).save(tmp_path / "row.png")
+    Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
+    text = "".join(str(label) for label in digits.test.labels[:3])
+    shown = command("read", "row.png", "blank.png", "--annotate", "seen")
+    assert (shown.returncode, shown.stdout) == (1, f"{text}\n")
+    assert shown.stderr.startswith("Error: blank.png: no ink found")
+    assert (tmp_path / "seen" / "row.png").is_file()
+    (row_read,) = csv.DictReader(command("read", "row.png", "--csv").stdout.splitlines())
+    assert (row_read["text"], row_read["file"]) == (text, "row.png")
+    (reading,) = json.loads(command("read", "row.png", "--json").stdout)
+    assert reading["text"] == "".join(digit["label"] for digit in reading["digits"])
+    assert len(reading["digits"][0]["box"]) == 4
+
+
+def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_path: Path) -> None:
+    """A blank picture has a digit only for those who say that it is in MNIST's form."""
+    Image.new("L", (28, 28)).save(tmp_path / "blank.png")
+    assert command("predict", "blank.png").returncode == 2
+    assert command("predict", "blank.png", "--raw").returncode == 0
 
 
 def test_export_and_evaluate_what_was_exported(

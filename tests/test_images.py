@@ -60,9 +60,7 @@ def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
     assert read_grey(ink).tolist() == [[255, 30]]
 
 
-def test_a_large_photo_is_decoded_smaller_and_a_bomb_not_at_all(tmp_path: Path) -> None:
-    Image.new("L", (9000, 4500), 200).save(tmp_path / "x.jpg")
-    assert read_grey(tmp_path / "x.jpg").shape == (2250, 4500)
+def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
     Image.new("L", (9000, 9000)).save(tmp_path / "x.png")
     with pytest.raises(DigitNetError, match="received: 9000x9000 pixels; make it smaller"):
         read_grey(tmp_path / "x.png")

@@ -36,6 +36,8 @@ ARROWS: dict[str, set[str]] = {
         "runtimes",
         "serving",
     },
+    "reader": {"errors", "artifacts", "images", "normalization", "inference"},
+    "demo": {"errors", "environment", "normalization", "inference", "reader"},
     "export": {
         "errors",
         "config",
@@ -72,6 +74,7 @@ LATE_EVERYWHERE = {
     "sklearn",
     "PIL",
     "cv2",
+    "gradio",
     "rich",
 }
 KERAS_ROOMS = {"layers", "model", "training", "export"}

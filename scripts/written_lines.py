@@ -1,0 +1,71 @@
+"""Lines of test digits as somebody might have written and photographed them."""
+
+import cv2
+import numpy as np
+
+from keras_digitnet.data import Split
+
+
+def write_line(digits: Split, random: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A picture of 1 to 12 digits in a row, and what it says.
+
+    Size, spacing, slant, paper, shadow and noise are drawn for each picture.
+
+    Args:
+        digits: Images in MNIST's form; labels are the digits themselves.
+        random: What draws.
+
+    Returns:
+        `(H, W)` uint8, and the text.
+    """
+    chosen = random.integers(0, len(digits), random.integers(1, 13))
+    height = int(random.integers(28, 80))
+    gap = random.uniform(0.05, 0.5)
+    shear = random.uniform(-0.3, 0.3)
+    inks = [
+        _written(digits.images[index, ..., 0], height, random.uniform(0.85, 1.15), shear)
+        for index in chosen
+    ]
+    gaps = [max(2, round(height * gap * random.uniform(0.6, 1.4))) for _ in inks]
+    margin = round(height * random.uniform(0.3, 1.0))
+    width = sum(ink.shape[1] for ink in inks) + sum(gaps) + 2 * margin
+    line = np.zeros((round(1.5 * height) + 2 * margin, width), np.float32)
+    left = margin
+    for ink, space in zip(inks, gaps, strict=True):
+        top = margin + round((1.5 * height - ink.shape[0]) / 2 + height * random.uniform(-0.1, 0.1))
+        line[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+        left += ink.shape[1] + space
+    text = "".join(str(digits.labels[index]) for index in chosen)
+    return _photographed(line, random), text
+
+
+def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.ndarray:
+    """The digit's ink, 0 to 1, slanted, cropped, about so high."""
+    scale = size * height / 20
+    side = round(28 * scale * 1.5)
+    matrix = np.array(
+        [
+            [scale, shear * scale, side / 2 - 14 * scale * (1 + shear)],
+            [0, scale, side / 2 - 14 * scale],
+        ],
+    )
+    ink = cv2.warpAffine(digit, matrix, (side, side), flags=cv2.INTER_CUBIC) / np.float32(255)
+    left, top, width, tall = cv2.boundingRect((ink > 0.3).astype(np.uint8))
+    return np.clip(ink[top : top + tall, left : left + width], 0, 1)
+
+
+def _photographed(line: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The line in ink or pencil on paper or a blackboard, in some light, by some camera."""
+    height, width = line.shape
+    y, x = np.indices(line.shape, np.float32) / max(height, width)
+    light = 1 - random.uniform(0, 0.3) * x - random.uniform(0, 0.3) * y
+    if random.random() < 0.5:
+        angle = random.uniform(0, 2 * np.pi)
+        edge = (x - 0.5 * width / max(height, width)) * np.cos(angle) + y * np.sin(angle)
+        light *= 1 - random.uniform(0.2, 0.5) / (1 + np.exp(-edge / random.choice([0.01, 0.1])))
+    picture = random.uniform(170, 245) * (1 - random.uniform(0.35, 0.9) * line) * light
+    if random.random() < 0.15:
+        picture = 255 - picture
+    picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 1.2))
+    picture += random.normal(0, random.uniform(0, 8), picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)

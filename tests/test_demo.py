@@ -1,0 +1,166 @@
+"""The web page, in a real browser on a real server."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WAIT = 60_000  # milliseconds; a busy machine is slow
+SEVEN = [(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]
+
+pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _start(port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
+    return subprocess.Popen(
+        [*command, "--port", str(port)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    port = _free_port()
+    server = _start(port)
+    assert server.stderr is not None
+    said = server.stderr.readline()
+    assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
+    yield f"http://127.0.0.1:{port}"
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 130
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs a browser: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def page(address: str, browser: Any) -> Iterator[Any]:
+    """The page, opened; it must ask no other machine for anything."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(WAIT)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("canvas")
+    yield page
+    page.close()
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+
+
+@pytest.fixture
+def number(tmp_path: Path) -> Path:
+    """A picture of two drawn sevens."""
+    sheet = Image.new("L", (560, 280), "white")
+    for left in (0, 240):
+        points = [(left + 280 * x, 280 * y) for x, y in SEVEN]
+        ImageDraw.Draw(sheet).line(points, fill="black", width=16)
+    sheet.save(tmp_path / "number.png")
+    return tmp_path / "number.png"
+
+
+def test_a_drawn_stroke_becomes_its_digit_and_goes_with_it(page: Any) -> None:
+    canvas = page.locator("canvas").first
+    page.wait_for_timeout(1000)  # the canvas scales itself to its place
+    box = canvas.bounding_box()
+    left, top = box["x"] + box["width"] / 2 - 130, box["y"] + box["height"] / 2 - 130
+    points = [(left + 260 * x, top + 260 * y) for x, y in SEVEN]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+    label = page.get_by_test_id("label-output-value")
+    label.wait_for()
+    assert label.inner_text().strip() == "7"
+    assert page.get_by_test_id("7-confidence-set").count() == 1  # a bar
+    page.get_by_label("Clear canvas").first.click()
+    label.wait_for(state="detached")
+
+
+def test_an_example_is_one_click_away(page: Any) -> None:
+    page.locator(".gallery-item").nth(1).click()
+    label = page.get_by_test_id("label-output-value")
+    label.wait_for()
+    assert label.inner_text().strip() == "4"
+
+
+def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
+    page: Any, number: Path, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Photo").click()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(number.read_bytes()[:100])
+    upload = page.locator("input[type=file][accept='image/*']").last
+    upload.set_input_files(broken)
+    page.get_by_text("broken.png: expected an image; received: ").wait_for()
+    page.get_by_label("Clear").locator("visible=true").first.click()
+    page.locator("input[type=file][accept='image/*']").last.set_input_files(number)
+    text = page.locator("textarea:visible")
+    deadline = time.monotonic() + WAIT / 1000
+    while text.input_value() != "77" and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert text.input_value() == "77"
+    assert page.get_by_alt_text("").count() or page.locator("img").count()  # the annotated picture
+    assert page.get_by_role("gridcell").count() >= 2 or page.locator("td").count() >= 2
+
+
+def test_the_http_interface_of_the_readme(address: str, number: Path) -> None:
+    boundary = "digits"
+    body = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="n.png"\r\n\r\n'
+    ).encode() + number.read_bytes()
+    (path,) = _answer(
+        f"{address}/gradio_api/upload",
+        body + f"\r\n--{boundary}--\r\n".encode(),
+        f"multipart/form-data; boundary={boundary}",
+    )
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    url = f"{address}/gradio_api/call/read"
+    event = _answer(url, json.dumps({"data": [file]}).encode(), "application/json")["event_id"]
+    with urllib.request.urlopen(f"{url}/{event}", timeout=60) as stream:
+        events = stream.read().decode()
+    assert "event: complete" in events
+    _, text, table = json.loads(events.partition("event: complete\ndata: ")[2].splitlines()[0])
+    assert text == "77"
+    assert len(table["data"]) == 2
+
+
+def _answer(url: str, body: bytes, kind: str) -> Any:
+    request = urllib.request.Request(url, body, {"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def test_a_taken_port_is_one_message() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = _start(taken.getsockname()[1])
+        _, said = server.communicate(timeout=60)
+    assert server.returncode == 2
+    assert said.startswith("Error: 127.0.0.1:")
+    assert said.count("\n") == 1

@@ -1,0 +1,122 @@
+"""Numbers drawn with a pen, on paper that is not only paper."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image, ImageDraw
+
+import keras_digitnet as kd
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.inference import Classifier
+from keras_digitnet.reader import read_files
+
+# Strokes in a box of 60x100.
+STROKES = {
+    "0": [
+        [(30 + 28 * np.sin(angle), 50 - 50 * np.cos(angle)) for angle in np.linspace(0, 6.3, 30)]
+    ],
+    "1": [[(30, 0), (28, 100)]],
+    "2": [[(4, 22), (16, 4), (38, 2), (52, 18), (48, 40), (4, 98), (60, 96)]],
+    "3": [[(4, 8), (34, 2), (52, 16), (46, 38), (22, 48), (50, 58), (54, 82), (34, 98), (2, 92)]],
+    "4": [[(34, 0), (2, 62), (60, 62)], [(44, 34), (42, 100)]],
+    "7": [[(2, 4), (58, 4), (22, 100)]],
+}
+
+
+def write(
+    text: str, gap: int = 34, paper: int = 235, ink: int = 40, scale: float = 1.0
+) -> Image.Image:
+    """Rows of digits 100 pixels high."""
+    rows = text.split("\n")
+    width = max(map(len, rows)) * (60 + gap) + 100
+    picture = Image.new("L", (width, 180 * len(rows) + 60), paper)
+    pen = ImageDraw.Draw(picture)
+    for row, digits in enumerate(rows):
+        for column, digit in enumerate(digits):
+            left, top = 60 + column * (60 + gap), 70 + 180 * row
+            for stroke in STROKES[digit]:
+                points = [(left + x, top + y) for x, y in stroke]
+                pen.line(points, ink, 9, "curve")
+    return picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BOX)
+
+
+@pytest.fixture(scope="module")
+def base() -> Classifier:
+    return kd.load(ROOT / "saved_models" / "base" / "model.onnx")
+
+
+def test_rows_are_read_with_their_boxes_in_reading_order(base: Classifier) -> None:
+    reading = kd.read(write("2013\n47"), base)
+    assert reading.text == "2013\n47"
+    assert [digit.label for digit in reading.digits] == list("201347")
+    assert reading.confidence == pytest.approx(np.prod([d.confidence for d in reading.digits]))
+    last = reading.digits[-1]
+    assert last.box == pytest.approx((60 + 94, 70 + 180, 60, 100), abs=8)
+    assert last.alternatives[0][1] <= last.confidence
+    assert last.image.shape == (28, 28)
+
+
+@pytest.mark.parametrize("scale", [0.35, 4])
+def test_the_size_of_the_picture_does_not_matter(base: Classifier, scale: float) -> None:
+    reading = kd.read(write("30247", scale=scale), base)
+    assert reading.text == "30247"
+    left, top, _, height = reading.digits[0].box
+    assert (left / scale, top / scale, height / scale) == pytest.approx((60, 70, 105), abs=10)
+
+
+def test_digits_that_touch_are_cut_and_broken_ones_joined(base: Classifier) -> None:
+    assert kd.read(write("2013", gap=-1), base).text == "2013"
+    broken = write("437")
+    ImageDraw.Draw(broken).line((55, 140, 125, 136), 235, 5)
+    assert kd.read(broken, base).text == "437"
+
+
+def test_dots_dashes_rulings_and_borders_are_no_digits(base: Classifier) -> None:
+    picture = write("2043", gap=60)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((280, 158, 292, 170), 40)
+    pen.line((picture.width - 70, 120, picture.width - 30, 118), 40, 9)
+    pen.line((0, 182, picture.width, 180), 90, 3)
+    pen.rectangle((6, 6, picture.width - 6, picture.height - 6), None, 30, 7)
+    assert kd.read(picture, base).text == "2043"
+
+
+def test_a_photo_with_a_shadow_and_a_blackboard_are_read(base: Classifier) -> None:
+    pixels = np.asarray(write("4032")) / 255
+    shadow = np.where(
+        np.add.outer(np.arange(pixels.shape[0]), np.arange(pixels.shape[1])) > 300, 1, 0.5
+    )
+    noise = np.random.default_rng(0).normal(0, 0.02, pixels.shape)
+    photo = np.clip(pixels * shadow + noise, 0, 1)
+    assert kd.read(photo, base).text == "4032"
+    assert kd.read(1 - pixels, base).text == "4032"
+
+
+def test_a_digit_in_doubt_is_a_question_mark(base: Classifier) -> None:
+    certain = kd.read(write("20"), base)
+    least = min(digit.confidence for digit in certain.digits)
+    doubtful = kd.read(write("20"), base, min_confidence=min(1, least + 1e-6))
+    assert "?" in doubtful.text
+    assert len(doubtful.text) == 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 60_000), (300, 200)])
+def test_without_ink_there_is_nothing_to_read(base: Classifier, shape: tuple[int, int]) -> None:
+    with pytest.raises(DigitNetError, match="picture: no ink found"):
+        kd.read(np.full(shape, 200, np.uint8), base)
+
+
+def test_annotated_pictures_keep_their_names_and_sizes(base: Classifier, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write("20").save(tmp_path / folder / "x.jpg")
+    paths = [str(tmp_path / folder / "x.jpg") for folder in ("a", "b")]
+    answers = list(read_files(base, paths, annotated_dir=tmp_path / "seen"))
+    assert [answer.to_line() for answer in answers] == ["20", "20"]
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["x-2.png", "x.png"]
+    drawn = Image.open(tmp_path / "seen" / "x.png")
+    assert drawn.size == write("20").size
+    red = np.asarray(drawn).astype(int)
+    assert (red[..., 0] - red[..., 1] > 150).any()
