@@ -121,14 +121,15 @@ def answers_on(data: str, classifier: Classifier, count: int) -> dict[str, list[
     """A data set's test digits: as they are, normalized, and in lines."""
     from keras_digitnet.data import load_dataset
 
-    test = load_dataset(data).test
+    dataset = load_dataset(data)
+    test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
     random = np.random.default_rng(0)
     written = [write_line(test, random) for _ in range(count)]
     return {
-        f"{data}, raw": digits_answers(classifier, images, test.images, labels),
-        f"{data}, normalized": read_all(classifier, images, labels),
-        f"{data}, in lines": [lines_answer(classifier, *each) for each in written],
+        f"{dataset.name}, raw": digits_answers(classifier, images, test.images, labels),
+        f"{dataset.name}, normalized": read_all(classifier, images, labels),
+        f"{dataset.name}, in lines": [lines_answer(classifier, *each) for each in written],
     }
 
 
