@@ -83,10 +83,10 @@ def mnist() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the shipped `nano`, as if it had been trained on the bundled digits."""
+    """The folder of the shipped `small`, as if it had been trained on the bundled digits."""
     folder = tmp_path_factory.mktemp("trained")
-    shutil.copy(ROOT / "saved_models" / "nano" / "model.keras", folder)
-    config = read_json(ROOT / "saved_models" / "nano" / "config.json")
+    shutil.copy(ROOT / "saved_models" / "small" / "model.keras", folder)
+    config = read_json(ROOT / "saved_models" / "small" / "config.json")
     write_json(folder / "config.json", {**config, "train": {**config["train"], "data": "digits"}})
     return folder
 
