@@ -20,7 +20,6 @@ USUAL_ASPECT = 0.8
 
 # Strokes are corrected on a digit drawn so many times larger.
 _MAGNIFIED = 5
-RUN = 0.9
 # More pixels a side tell no more of one digit.
 _LARGEST = 256
 # More tell no more of light and paper.
