@@ -2,9 +2,15 @@
 # Lints, checks formats and types, and runs the tests: all of them on TensorFlow, those that
 # depend on the backend on JAX and torch too. Its arguments go to pytest.
 #
+# --all, as the first argument, runs the long forms as well: more cases of the same promises, for hours.
 # KERAS_DIGITNET_DATA=PATH names real MNIST for the tests that need it; without it they are skipped.
 set -euo pipefail
 
+length="not long"
+if [ "${1:-}" = --all ]; then
+    length="long or not long"
+    shift
+fi
 if [ -n "${KERAS_DIGITNET_DATA:-}" ]; then
     KERAS_DIGITNET_DATA=$(realpath "$KERAS_DIGITNET_DATA")
     export KERAS_DIGITNET_DATA
@@ -20,9 +26,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" torch==2.13.0 --editable '.[dev,
 export JAX_COMPILATION_CACHE_DIR=$PWD/.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 for backend in tensorflow jax torch; do
     echo "Tests on $backend"
-    marked=backends
-    [ "$backend" = tensorflow ] && marked=
+    marked="backends and ($length)"
+    [ "$backend" = tensorflow ] && marked=$length
     # Two processes with a thread each; torch's threads would wait for each other.
     KERAS_BACKEND=$backend OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadgroup --durations 5 -m "$marked" "$@" \
-        || [ "$marked:$?" = backends:5 ] # 5: the arguments select none of these
+        || [[ $?:$backend == 5:@(jax|torch) ]] # 5: the arguments select none of these
 done
