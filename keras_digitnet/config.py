@@ -69,6 +69,8 @@ class ModelConfig(_Record):
         shear: Largest slant either way, in columns a row; `affine` only.
         elastic: How far pixels are bent off, standard deviation in pixels;
             `affine` only.
+        pen: Share of the training images that are drawn anew with a bolder or
+            harder pen; not with `none`.
         degradation: Share of the training images that are spoiled by bars,
             blur, noise, grey paper and stains; not with `none`.
         num_classes: Number of logits.
@@ -80,10 +82,11 @@ class ModelConfig(_Record):
     expansion: int = 4
     augmentation: str = "affine"
     rotation: float = 14.0
-    shift: float = 0.12
+    shift: float = 0.05
     zoom: float = 0.15
     shear: float = 0.15
     elastic: float = 1.0
+    pen: float = 0.3
     degradation: float = 0.25
     num_classes: int = 10
 
@@ -107,6 +110,7 @@ class ModelConfig(_Record):
             ("zoom", 0.9),
             ("shear", 1),
             ("elastic", 5),
+            ("pen", 1),
             ("degradation", 1),
         ):
             value = getattr(self, name)
@@ -139,7 +143,13 @@ PRESETS: dict[str, Preset] = {
     "nano": Preset(
         # The smaller the network, the more mistakes on clean digits hard ones cost it.
         model=ModelConfig(
-            widths=(12, 24), depths=(1, 2), expansion=2, elastic=0.5, degradation=0.1
+            widths=(12, 24),
+            depths=(1, 2),
+            expansion=2,
+            shift=0.12,
+            elastic=0.5,
+            pen=0.0,
+            degradation=0.1,
         ),
         learning_rate=1.5e-2,
         parameters=9_526,

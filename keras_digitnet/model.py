@@ -6,17 +6,14 @@ import keras
 from keras import layers, ops
 
 from keras_digitnet.config import ModelConfig
-from keras_digitnet.layers import (
-    DepthwiseConv2D,
-    RandomAffine,
-    RandomDegradation,
-)
+from keras_digitnet.layers import DepthwiseConv2D, RandomAffine, RandomDegradation, RandomPen
 
 IMAGE_SHAPE = (28, 28, 1)
 
 _RANDOM_LAYERS = (
     RandomAffine,
     RandomDegradation,
+    RandomPen,
     layers.RandomRotation,
     layers.RandomTranslation,
     layers.RandomZoom,
@@ -109,6 +106,8 @@ def augment(x: Any, config: ModelConfig) -> Any:
             config.shift, config.shift, name="random_translation", **black
         )(x)
         x = layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+    if config.pen > 0:
+        x = RandomPen(config.pen, name="random_pen")(x)
     if config.degradation > 0:
         x = RandomDegradation(config.degradation, name="random_degradation")(x)
     return x

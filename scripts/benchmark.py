@@ -138,7 +138,9 @@ def augmentation_child() -> None:
     steps: dict[str, tuple[int, Callable[[], Any]]] = {}
     for kind in ("affine", "layers"):
         inputs = keras.Input((28, 28, 1))
-        outputs = augment(inputs, replace(ModelConfig(), augmentation=kind, degradation=0.0))
+        outputs = augment(
+            inputs, replace(ModelConfig(), augmentation=kind, pen=0.0, degradation=0.0)
+        )
         steps[kind] = BATCH_SIZE, _compiled(keras.Model(inputs, outputs), images)
     print(json.dumps(_rates(steps)))
 

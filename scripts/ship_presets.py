@@ -22,7 +22,7 @@ from keras_digitnet.environment import select_backend
 
 ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
-AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "degradation")
+AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
 
 

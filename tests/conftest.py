@@ -27,6 +27,7 @@ TINY = ModelConfig(
     kernel_size=3,
     shear=0.1,
     elastic=0.5,
+    pen=0.5,
     degradation=0.5,
 )
 

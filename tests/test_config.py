@@ -62,6 +62,7 @@ def test_a_bad_run_is_one_message(values: dict[str, Any], message: str) -> None:
         {"kernel_size": 0},
         {"shear": -0.1},
         {"elastic": 6},
+        {"pen": 1.1},
         {"degradation": 1.1},
     ],
 )

@@ -13,6 +13,7 @@ from keras_digitnet.layers import (
     DepthwiseConv2D,
     RandomAffine,
     RandomDegradation,
+    RandomPen,
 )
 from keras_digitnet.model import build_model, jit_compile
 
@@ -159,11 +160,29 @@ def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits
 
 
 @pytest.mark.parametrize(
-    "layer", [RandomAffine(10, 0.1, 0.1), RandomDegradation(0.5)], ids=["affine", "degradation"]
+    "layer",
+    [RandomAffine(10, 0.1, 0.1), RandomPen(0.5), RandomDegradation(0.5)],
+    ids=lambda layer: type(layer).__name__,
 )
 def test_pictures_with_colours_are_refused(layer: keras.layers.Layer) -> None:
     with pytest.raises(ValueError, match=r"takes \(N, H, W, 1\) images; received: shape"):
         layer.build((None, 28, 28, 3))
+
+
+def test_another_pen_is_bolder_and_leaves_the_paper_black() -> None:
+    bar = np.zeros((400, 28, 28, 1), "float32")
+    bar[:, 4:24, 12:16] = 1
+    layer = RandomPen(0.5, seed=1)
+    assert np.array_equal(ops.convert_to_numpy(layer(bar, training=False)), bar)
+    drawn = ops.convert_to_numpy(layer(bar, training=True))
+    changed = (drawn != bar).any(axis=(1, 2, 3))
+    assert 0.35 < changed.mean() < 0.55  # some pens are the bar's own
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    assert not drawn[..., :9, :].any()
+    assert not drawn[..., 19:, :].any()
+    widths = drawn[changed, 14, :, 0].sum(axis=1)  # across the middle of the bar
+    assert 3.8 < widths.min() < 4.1
+    assert 5.2 < widths.max() < 5.8
 
 
 def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray) -> None:
@@ -250,6 +269,7 @@ def test_the_depthwise_convolution_is_kerass(
     "layer",
     [
         RandomAffine(10, 0.1, 0.2, 0.3, 0.4, seed=5),
+        RandomPen(0.3, seed=5),
         RandomDegradation(0.3, seed=5),
     ],
     ids=lambda layer: type(layer).__name__,
