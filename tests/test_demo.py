@@ -22,13 +22,13 @@ SEVEN = [(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]
 pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
-def _start(port: int) -> subprocess.Popen[str]:
+def start_page(port: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
     return subprocess.Popen(
         [*command, "--port", str(port)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -37,8 +37,8 @@ def _start(port: int) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    port = _free_port()
-    server = _start(port)
+    port = free_port()
+    server = start_page(port)
     assert server.stderr is not None
     said = server.stderr.readline()
     assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
@@ -159,7 +159,7 @@ def test_a_taken_port_is_one_message() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = _start(taken.getsockname()[1])
+        server = start_page(taken.getsockname()[1])
         _, said = server.communicate(timeout=60)
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")

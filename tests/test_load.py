@@ -1,0 +1,138 @@
+"""Many users at once, many pictures in a row: right answers, and memory that stays flat."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_demo import free_port, start_page
+
+import keras_digitnet as kd
+from keras_digitnet.data import Dataset
+
+pytestmark = pytest.mark.xdist_group("demo")  # one after the other: each takes all there is
+
+
+def _megabytes(process: int) -> float:
+    found = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], capture_output=True, text=True)
+    return int(found.stdout) / 1024
+
+
+@pytest.fixture
+def numbers(digits: Dataset, tmp_path: Path) -> dict[Path, str]:
+    """Pictures of two digits in a row, and what is read of each when nobody else asks."""
+    classifier = kd.load("nano")
+    pictures = {}
+    for index in range(8):
+        pair = digits.test.images[2 * index : 2 * index + 2, ..., 0]
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(
+            255 - np.kron(np.concatenate(pair, axis=1), np.ones((3, 3), np.uint8))
+        ).save(path)
+        pictures[path] = kd.read(path, classifier).text
+    return pictures
+
+
+@pytest.fixture
+def page() -> Iterator[tuple[str, int]]:
+    """The page's address and the number of its process."""
+    port = free_port()
+    server = start_page(port)
+    assert server.stderr is not None
+    server.stderr.readline()
+    yield f"http://127.0.0.1:{port}", server.pid
+    server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 130
+
+
+def _ask(address: str, path: Path) -> str:
+    """The page's answer over HTTP, as the README shows it."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body += path.read_bytes() + b"\r\n--x--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    uploaded = _fetch(f"{address}/gradio_api/upload", body, form)
+    data = [{"path": json.loads(uploaded)[0], "meta": {"_type": "gradio.FileData"}}]
+    json_type = {"Content-Type": "application/json"}
+    url = f"{address}/gradio_api/call/read"
+    event = json.loads(_fetch(url, json.dumps({"data": data}).encode(), json_type))["event_id"]
+    lines = _fetch(f"{url}/{event}").splitlines()
+    assert "event: complete" in lines, lines
+    return str(json.loads(lines[-1 if lines[-1] else -2].removeprefix("data: "))[1])
+
+
+def _fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> str:
+    request = urllib.request.Request(url, body, headers or {})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return str(response.read().decode())
+
+
+@pytest.mark.parametrize(
+    ("users", "seconds"), [(8, 4), pytest.param(32, 60, marks=pytest.mark.long)]
+)
+def test_the_page_answers_each_of_many_users_right(
+    numbers: dict[Path, str], page: tuple[str, int], users: int, seconds: float
+) -> None:
+    address, process = page
+    for path, text in numbers.items():
+        assert _ask(address, path) == text
+    before, until = _megabytes(process), time.monotonic() + seconds
+    answers: list[tuple[str, Any]] = []
+
+    def use(first: int) -> None:
+        turn = first
+        while time.monotonic() < until:
+            path, text = list(numbers.items())[turn % len(numbers)]
+            turn += 1
+            try:
+                answers.append((text, _ask(address, path)))
+            except Exception as error:
+                answers.append((text, error))
+
+    threads = [threading.Thread(target=use, args=(user,)) for user in range(users)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [pair for pair in answers if pair[0] != pair[1]] == []
+    assert len(answers) > users
+    assert _megabytes(process) - before < 150
+
+
+def _peak_of_predict(folder: Path) -> float:
+    """Megabytes at most of `keras-digitnet predict`, which must read every file."""
+    command = [sys.executable, "-m", "keras_digitnet", "predict", "--model", "nano", str(folder)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    lines = sum(1 for _ in child.stdout)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert lines == len(list(folder.iterdir()))
+    return usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.parametrize(
+    ("few", "many"), [(100, 2_000), pytest.param(1_000, 100_000, marks=pytest.mark.long)]
+)
+def test_predict_needs_no_more_memory_for_more_files(
+    digits: Dataset, tmp_path: Path, few: int, many: int
+) -> None:
+    peaks = []
+    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "digit.png")
+    for count in (few, many):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for index in range(count):
+            (folder / f"{index:06d}.png").hardlink_to(tmp_path / "digit.png")
+        peaks.append(_peak_of_predict(folder))
+    assert peaks[1] - peaks[0] < 20 + many * 0.5e-3  # a file's name is half a kilobyte at most
