@@ -52,7 +52,7 @@ def page() -> Iterator[tuple[str, int]]:
     server.stderr.readline()
     yield f"http://127.0.0.1:{port}", server.pid
     server.send_signal(signal.SIGINT)
-    assert server.wait(60) == 130
+    assert server.wait(120) == 130
 
 
 def _ask(address: str, path: Path) -> str:
@@ -128,11 +128,12 @@ def test_predict_needs_no_more_memory_for_more_files(
     digits: Dataset, tmp_path: Path, few: int, many: int
 ) -> None:
     peaks = []
-    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "digit.png")
+    content = tmp_path / "digit.png"
+    Image.fromarray(digits.test.images[0, ..., 0]).save(content)
     for count in (few, many):
         folder = tmp_path / str(count)
         folder.mkdir()
         for index in range(count):
-            (folder / f"{index:06d}.png").hardlink_to(tmp_path / "digit.png")
+            (folder / f"{index:06d}.png").symlink_to(content)
         peaks.append(_peak_of_predict(folder))
     assert peaks[1] - peaks[0] < 20 + many * 0.5e-3  # a file's name is half a kilobyte at most
