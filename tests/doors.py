@@ -1,13 +1,12 @@
 """What opens a file, in a process of its own: a crash of native code is seen, and so is its memory.
 
 `python doors.py DOOR PATH COUNT FIRST` opens COUNT mutations of a file, from number FIRST on, and
-prints each number before it opens it; `python doors.py DOOR PATH` opens the file as it is. The last
-line is JSON: how many worked, the slowest in seconds, and how many bytes came on top of an idle start.
+prints each number before it opens it; `python doors.py DOOR PATH` opens the file as it is. The
+last line is JSON: how many worked, the slowest in seconds, and the bytes above an idle start.
 """
 
 import json
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -36,16 +35,12 @@ def open_weights(path: Path) -> None:
 
 
 def open_picture(path: Path) -> None:
-    """Each way in; the last is the one that counts, as a picture may well have no ink."""
-    for way in (read_image, kd.normalize_digit, CLASSIFIER_READS):
+    """Each way in: what one of them refuses, another may read."""
+    for way in (read_image, kd.normalize_digit, lambda picture: kd.read(picture, NANO)):
         try:
             way(path)
         except DigitNetError as error:
             _check(error, path)
-
-
-def CLASSIFIER_READS(path: Path) -> None:  # noqa: N802
-    kd.read(path, NANO)
 
 
 def open_data(path: Path) -> None:
@@ -113,7 +108,6 @@ def main(door: str, where: str, count: int = 0, first: int = 0) -> None:
             if not count:
                 print(error, flush=True)
         slowest = max(slowest, time.monotonic() - start)
-    path.write_bytes(content) if count else None
     print(json.dumps({"worked": worked, "slowest": slowest, "grown": peak_memory() - idle}))
 
 
