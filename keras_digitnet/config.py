@@ -21,8 +21,7 @@ def _is_number(value: object, low: float, high: float) -> bool:
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= float(value) <= high
+        and low <= value <= high  # NaN is neither; a whole number may be too large for a float
     )
 
 

@@ -26,6 +26,8 @@ from keras_digitnet.images import SIDE, read_image
 logger = logging.getLogger(__name__)
 
 DOWNLOAD_SECONDS = 120.0
+# Digits pack 5 to 1: what unpacks to more than this and to 20 times its size is none.
+_MOST_UNPACKED = 1 << 28
 
 _KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -386,7 +388,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             expected = math.prod(shape)
             # One byte more than expected tells a file that is too long; the
             # header's word alone never decides how much memory is taken.
-            content = file.read(expected + 1) if expected < 1 << 34 else file.read(1)
+            bearable = expected <= max(_MOST_UNPACKED, 20 * path.stat().st_size)
+            content = file.read(expected + 1 if bearable else 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise DigitNetError(f"{path}: expected an IDX file; received: {error}.") from None
     if len(content) != expected:

@@ -198,7 +198,9 @@ def _from_array(pixels: np.ndarray) -> "Image.Image":
     if plain.dtype == np.uint16:
         return Image.fromarray((plain >> 8).astype(np.uint8))
     highest = 1 if plain.dtype.kind in "bf" else 255
-    if plain.dtype.kind not in "biuf" or not (plain.min() >= 0 and plain.max() <= highest):
+    if plain.dtype.kind not in "biuf":
+        raise DigitNetError(f"picture: expected an array of numbers; received: {plain.dtype}.")
+    if not (plain.min() >= 0 and plain.max() <= highest):
         raise DigitNetError(
             "picture: expected whole numbers from 0 to 255 or floats from 0 to 1; "
             f"received: {plain.dtype} from {plain.min()} to {plain.max()}."

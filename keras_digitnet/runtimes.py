@@ -5,12 +5,13 @@ probabilities and labels. Every file is checked to be a digit reader before it
 reads anything.
 """
 
+import contextlib
 import io
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,15 @@ def _described(signature: Signature) -> str:
     return " ".join((", ".join(parts) or "nothing").split())[:300]
 
 
-def _cannot_load(path: Path, what: str, error: Exception) -> DigitNetError:
-    return DigitNetError(f"{path}: expected {what}; received: {first_line(error)}")
+@contextlib.contextmanager
+def _loading(path: Path, what: str) -> Iterator[None]:
+    """Makes whatever a damaged file raises one message: each program has exceptions of its own."""
+    try:
+        yield
+    except DigitNetError:
+        raise
+    except Exception as error:
+        raise DigitNetError(f"{path}: expected {what}; received: {first_line(error)}") from error
 
 
 # Keras
@@ -122,10 +130,8 @@ def load_inference_model(path: Path) -> "keras.Model":
     model = _load_keras_model(path)
     from keras_digitnet.model import build_inference_model, jit_compile
 
-    try:
+    with _loading(path, "a model that kd.build_model has built"):
         inference = build_inference_model(model)
-    except Exception as error:  # whatever another architecture makes Keras raise
-        raise _cannot_load(path, "a model that kd.build_model has built", error) from error
     inference.compile(jit_compile=jit_compile())
     return inference
 
@@ -138,11 +144,9 @@ def _load_keras_model(path: Path) -> "keras.Model":
 
     import keras_digitnet.layers  # noqa: F401  (names our layers for Keras)
 
-    try:
+    with _loading(path, "a .keras model that Keras can load"):
         _inspect_archive(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras lets through whatever its parsers raise
-        raise _cannot_load(path, "a .keras model that Keras can load", error) from error
     inputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
     expected = [("float32", (None, *shape[1:])) for _, shape in outputs if len(shape) == 2]
@@ -209,25 +213,22 @@ def open_saved_model(path: Path) -> Runtime:
         devices("tensorflow")
     import tensorflow
 
-    try:
-        signatures = tensorflow.saved_model.load(str(path)).signatures
-    except Exception as error:  # TensorFlow lets through whatever its parsers raise
-        raise _cannot_load(path, "a SavedModel that TensorFlow can load", error) from None
-    if "serving_default" not in signatures:
-        raise DigitNetError(
-            f"{path}: expected a SavedModel with the signature serving_default; "
-            f"received: {', '.join(sorted(signatures)) or 'none'}."
-        )
-    served = signatures["serving_default"]
-
     def described(specs: Mapping[str, Any]) -> Signature:
         return {
             name: (spec.dtype.name, tuple(spec.shape) if spec.shape.rank else ())
             for name, spec in specs.items()
         }
 
-    inputs = described(served.structured_input_signature[1])
-    num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
+    with _loading(path, "a SavedModel that TensorFlow can load"):
+        signatures = tensorflow.saved_model.load(str(path)).signatures
+        if "serving_default" not in signatures:
+            raise DigitNetError(
+                f"{path}: expected a SavedModel with the signature serving_default; "
+                f"received: {', '.join(sorted(signatures)) or 'none'}."
+            )
+        served = signatures["serving_default"]
+        inputs = described(served.structured_input_signature[1])
+        num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = served(images=tensorflow.constant(images))
@@ -243,12 +244,6 @@ def open_onnx(path: Path) -> Runtime:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception
     options.intra_op_num_threads = _usable_cpus()
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )
-    except Exception as error:  # ONNX Runtime has an exception for each of its codes
-        raise _cannot_load(path, "an .onnx model that ONNX Runtime can load", error) from None
     dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
 
     def described(nodes: Any) -> Signature:
@@ -260,9 +255,13 @@ def open_onnx(path: Path) -> Runtime:
             for node in nodes
         }
 
-    num_classes = checked_num_classes(
-        path, described(session.get_inputs()), described(session.get_outputs())
-    )
+    with _loading(path, "an .onnx model that ONNX Runtime can load"):
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
+        num_classes = checked_num_classes(
+            path, described(session.get_inputs()), described(session.get_outputs())
+        )
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities, labels = session.run(["probabilities", "label"], {"images": images})
@@ -274,13 +273,6 @@ def open_onnx(path: Path) -> Runtime:
 def open_litert(path: Path) -> Runtime:
     """Opens a `.tflite` file in LiteRT."""
     litert = import_extra("ai_edge_litert.interpreter", "litert")
-    try:
-        with native_notes_dropped():
-            interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
-            interpreter.allocate_tensors()  # reports what it computes with, once
-            run = interpreter.get_signature_runner("serving_default")
-    except Exception as error:  # LiteRT raises ValueError and RuntimeError, by what is wrong
-        raise _cannot_load(path, "a .tflite model with serving_default", error) from None
 
     def described(details: Mapping[str, Any]) -> Signature:
         return {
@@ -291,9 +283,13 @@ def open_litert(path: Path) -> Runtime:
             for name, detail in details.items()
         }
 
-    num_classes = checked_num_classes(
-        path, described(run.get_input_details()), described(run.get_output_details())
-    )
+    with _loading(path, "a .tflite model with serving_default"), native_notes_dropped():
+        interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
+        interpreter.allocate_tensors()  # reports what it computes with, once
+        run = interpreter.get_signature_runner("serving_default")
+        num_classes = checked_num_classes(
+            path, described(run.get_input_details()), described(run.get_output_details())
+        )
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = run(images=images)
@@ -313,12 +309,6 @@ def open_openvino(path: Path) -> Runtime:
         raise DigitNetError(
             f"{path}: expected its weights beside it, in {weights.name}; received: none."
         )
-    try:
-        compiled = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
-    except Exception as error:  # OpenVINO raises RuntimeError with several lines
-        raise _cannot_load(path, "an OpenVINO model that it can load", error) from None
 
     def open_size(size: Any) -> int | None:
         return None if size.is_dynamic else size.get_length()
@@ -332,7 +322,13 @@ def open_openvino(path: Path) -> Runtime:
             for port in ports
         }
 
-    num_classes = checked_num_classes(path, described(compiled.inputs), described(compiled.outputs))
+    with _loading(path, "an OpenVINO model that it can load"):
+        compiled = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        num_classes = checked_num_classes(
+            path, described(compiled.inputs), described(compiled.outputs)
+        )
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = compiled({"images": images})

@@ -28,7 +28,7 @@ from keras_digitnet.artifacts import (
 )
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.evaluation import Report, evaluate, fit_temperature
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
@@ -521,6 +521,11 @@ def _read_history(folder: RunFolder) -> History:
     epochs = max(folder.checkpoints(), default=0)
     if epochs == 0:
         return []
-    with folder.history_path.open(newline="") as file:
-        rows = list(csv.DictReader(file))[:epochs]
-    return [{column: float(row[column]) for column in _COLUMNS} for row in rows]
+    try:
+        with folder.history_path.open(newline="") as file:
+            rows = list(csv.DictReader(file))[:epochs]
+        return [{column: float(row[column]) for column in _COLUMNS} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DigitNetError(
+            f"{folder.history_path}: expected a row an epoch; received: {first_line(error)}."
+        ) from None
