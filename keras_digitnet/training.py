@@ -116,14 +116,17 @@ def resume(
     """
     folder = RunFolder(Path(run_dir))
     saved = folder.read_config()
-    config = TrainConfig.from_json(saved["train"])
     if folder.metrics_path.is_file():
         raise DigitNetError(f"{run_dir}: expected an unfinished run; this one is finished.")
     if (backend := keras.backend.backend()) != saved["backend"]:
         raise DigitNetError(
             f"{run_dir}: expected the run's own backend, {saved['backend']}; received: {backend}."
         )
-    dataset = dataset or _load(config)
+    try:
+        config = TrainConfig.from_json(saved["train"])
+        dataset = dataset or _load(config)
+    except DigitNetError as error:
+        raise DigitNetError(f"{folder.config_path}: {error}") from None
     if dataset.fingerprint() != saved["fingerprint"]:
         raise DigitNetError(
             f"{run_dir}: expected the run's own images ({saved['dataset']}); received: "
