@@ -21,7 +21,7 @@ def _is_number(value: object, low: float, high: float) -> bool:
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and low <= value <= high  # NaN is neither; a whole number may be too large for a float
+        and bool(low <= value <= high)  # type: ignore[operator]  # NaN is neither; 10**400 is no float
     )
 
 

@@ -286,12 +286,16 @@ def _npz(path: Path) -> _Source:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("no zip archive")
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if not _is_bearable(unpacked, path):
+            raise ValueError(f"an archive that unpacks to {unpacked:,} bytes")
         with np.load(path, allow_pickle=False) as file:
             if not set(wanted) <= set(file.files):
                 raise ValueError(f"the arrays {', '.join(sorted(file.files)[:10]) or 'none'}")
             arrays = {key: file[key] for key in wanted}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("something that is no array")
+        if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays.values()):
+            raise ValueError("something that is no list of images or labels")
     except Exception as error:  # NumPy and zipfile let through whatever their parsers raise
         raise DigitNetError(
             f"{path}: expected a .npz file in Keras's layout ({', '.join(wanted)}); "
@@ -363,6 +367,10 @@ def _emnist_names(path: Path) -> dict[int, str] | None:
         ) from None
 
 
+def _is_bearable(unpacked: int, path: Path) -> bool:
+    return unpacked <= max(_MOST_UNPACKED, 20 * path.stat().st_size)
+
+
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """A uint8 array of so many dimensions from an IDX file, plain or `.gz`.
 
@@ -388,8 +396,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             expected = math.prod(shape)
             # One byte more than expected tells a file that is too long; the
             # header's word alone never decides how much memory is taken.
-            bearable = expected <= max(_MOST_UNPACKED, 20 * path.stat().st_size)
-            content = file.read(expected + 1 if bearable else 1)
+            content = file.read(expected + 1 if _is_bearable(expected, path) else 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise DigitNetError(f"{path}: expected an IDX file; received: {error}.") from None
     if len(content) != expected:

@@ -397,16 +397,6 @@ def a_picture(mode: str, form: str, width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def many_scans() -> bytes:
-    """A progressive JPEG whose last scan comes a thousand times; each goes over every pixel."""
-    file = io.BytesIO()
-    Image.new("L", (7900, 7900)).save(file, "JPEG", progressive=True)
-    content = file.getvalue()
-    last = content.rindex(b"\xff\xda")
-    tables = content.rindex(b"\xff\xc4", 0, last)
-    return content[:-2] + content[tables:-2] * 1000 + b"\xff\xd9"
-
-
 def idx_bomb() -> bytes:
     file = io.BytesIO()
     with gzip.open(file, "wb", compresslevel=1) as packed:
@@ -453,7 +443,6 @@ BOMBS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "colours of print": ("picture", "x.jpg", lambda: a_picture("CMYK", "JPEG", 8000, 8000)),
     "a palette": ("picture", "x.gif", lambda: a_picture("P", "GIF", 8000, 8000)),
     "a large tiff": ("picture", "x.tiff", lambda: a_picture("1", "TIFF", 20_000, 20_000)),
-    "many scans": ("picture", "x.jpg", many_scans),
     "idx": ("data", "train-images-idx3-ubyte.gz", idx_bomb),
     "npz": ("data", "x.npz", npz_bomb),
     "keras": ("model", "x.keras", keras_bomb),

@@ -31,7 +31,12 @@ def free_port() -> int:
 def start_page(port: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
     return subprocess.Popen(
-        [*command, "--port", str(port)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, "--port", str(port)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

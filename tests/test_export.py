@@ -39,7 +39,8 @@ def test_every_format_does_as_keras_does(trained: Path, exported: Path, digits: 
         assert np.abs(received.probabilities - expected.probabilities).max() <= 1e-5, name
         assert np.array_equal(received.labels, expected.labels), name
     small = load(exported / "model_int8.tflite").predict(images)
-    assert (small.labels != expected.labels).sum() <= 1
+    # Of digits drawn from 8x8 pixels more are in doubt than of MNIST's, which test_mnist.py judges.
+    assert (small.labels != expected.labels).mean() <= 0.03
     assert (exported / "model_int8.tflite").stat().st_size < 160_000
     assert np.array_equal(load(exported / "digitnet" / "1").predict(images).labels, expected.labels)
 
