@@ -22,7 +22,7 @@ from keras_digitnet.errors import DigitNetError
 
 if TYPE_CHECKING:
     from keras_digitnet.evaluation import Report
-    from keras_digitnet.inference import FilePrediction
+    from keras_digitnet.inference import Classifier, FilePrediction
     from keras_digitnet.reader import FileReading
 
 
@@ -287,14 +287,9 @@ def predict(
 
     Example: keras-digitnet predict seven.png scans/
     """
-    from keras_digitnet.images import find_pictures
-    from keras_digitnet.inference import load, predict_files
+    from keras_digitnet.inference import predict_files
 
-    if as_json and as_csv:
-        raise DigitNetError("expected --json or --csv; received: both.")
-    with _messages(quiet, as_json or as_csv):
-        paths = list(find_pictures(images))
-        classifier = load(model, backend)
+    paths, classifier = _pictures_and_model(images, model, backend, quiet, as_json, as_csv)
     answers = predict_files(classifier, _with_progress(paths, quiet), raw)
     columns = ("label", "confidence", "file")
     _print_answers(answers, len(paths), as_json, columns if as_csv else None)
@@ -330,17 +325,11 @@ def read(
 
     Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
     """
-    from keras_digitnet.images import find_pictures
-    from keras_digitnet.inference import load
     from keras_digitnet.reader import read_files
 
-    if as_json and as_csv:
-        raise DigitNetError("expected --json or --csv; received: both.")
     if not 0 <= min_confidence <= 1:
         raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
-    with _messages(quiet, as_json or as_csv):
-        paths = list(find_pictures(images))
-        classifier = load(model, backend)
+    paths, classifier = _pictures_and_model(images, model, backend, quiet, as_json, as_csv)
     answers = read_files(classifier, _with_progress(paths, quiet), min_confidence, annotate)
     columns = ("text", "confidence", "file")
     _print_answers(answers, len(paths), as_json, columns if as_csv else None)
@@ -543,6 +532,24 @@ def _with_progress(paths: list[str], quiet: bool) -> Iterable[str]:
     from rich.progress import track
 
     return track(paths, "Reading", console=Console(stderr=True))
+
+
+def _pictures_and_model(
+    images: list[str],
+    model: str,
+    backend: str | None,
+    quiet: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> "tuple[list[str], Classifier]":
+    """The pictures that are meant, and what reads them."""
+    from keras_digitnet.images import find_pictures
+    from keras_digitnet.inference import load
+
+    if as_json and as_csv:
+        raise DigitNetError("expected --json or --csv; received: both.")
+    with _messages(quiet, as_json or as_csv):
+        return list(find_pictures(images)), load(model, backend)
 
 
 def _print_answers(
