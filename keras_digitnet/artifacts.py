@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,21 @@ from typing import Any
 from keras_digitnet.errors import DigitNetError
 
 SERVABLE_NAME = "digitnet"
+
+
+class WriteError(DigitNetError, OSError):
+    """The disk is full, the folder gone or closed to this user.
+
+    Attributes:
+        reason: What the system said.
+    """
+
+    def __init__(self, path: Path, reason: OSError) -> None:
+        super().__init__(
+            f"{path}: expected to write it; received: {reason.strerror or reason}. "
+            "Make room there, or name another folder."
+        )
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -73,17 +89,26 @@ class RunFolder:
 
     def checkpoint_path(self, epochs: int) -> Path:
         """The whole state of training after so many epochs."""
-        return self.checkpoints_dir / f"epoch-{epochs:04d}.weights.h5"
+        return self.checkpoints_dir / f"epoch-{epochs:04d}.keras"
 
     def checkpoints(self) -> dict[int, Path]:
         """Finished checkpoints by their number of epochs, in order."""
-        paths = sorted(self.checkpoints_dir.glob("epoch-*.weights.h5"))
-        return {int(path.name[len("epoch-") : -len(".weights.h5")]): path for path in paths}
+        paths = sorted(self.checkpoints_dir.glob("epoch-*.keras"))
+        return {int(path.stem.removeprefix("epoch-")): path for path in paths}
 
 
 def create_run_folder(out_dir: Path, preset: str, backend: str) -> RunFolder:
-    """Makes `<out_dir>/<UTC time>-<preset>-<backend>/`, a folder that was not there before."""
+    """Makes `<out_dir>/<UTC time>-<preset>-<backend>/`, a folder that was not there before.
+
+    Raises:
+        WriteError: No folder can be made there.
+    """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{preset}-{backend}"
+    with _write_errors(out_dir):
+        return _create_numbered(out_dir, name)
+
+
+def _create_numbered(out_dir: Path, name: str) -> RunFolder:
     out_dir.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 1000):
         path = out_dir / (name if attempt == 1 else f"{name}-{attempt}")
@@ -141,17 +166,42 @@ def publish_version(written: Path, servable_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yields a hidden name in the folder of `path`; what is left under it goes at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yields a hidden name in the folder of `path`; what is left under it goes at the end.
+
+    Raises:
+        WriteError: In place of an `OSError` that comes meanwhile.
+    """
     # Keeps the suffix, which Keras and others look at.
     temporary = path.parent / f".{secrets.token_hex(4)}-{path.name}"
+    with _write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left under the names of `temporary_beside`."""
+    for path in list(folder.rglob(f".{'[0-9a-f]' * 8}-*")):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        yield
+    except DigitNetError:
+        raise
+    except OSError as error:
+        raise WriteError(path, error) from None
 
 
 @contextlib.contextmanager
@@ -163,6 +213,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     with temporary_beside(path) as temporary:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file)  # a power cut too finds the old content or the new
         temporary.replace(path)
 
 

@@ -5,7 +5,9 @@ import csv
 import io
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from keras_digitnet import __version__
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.config import AUGMENTATIONS, EXPORT_FORMATS, PRESETS, TrainConfig
 from keras_digitnet.environment import BACKENDS
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, Interrupted
 
 if TYPE_CHECKING:
     from keras_digitnet.evaluation import Report
@@ -30,6 +32,8 @@ class _Commands(TyperGroup):
     """Turns what a user can mend into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():  # others may not
+            signal.signal(signal.SIGTERM, _on_terminate)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -39,7 +43,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             typer.echo(str(interrupt) or "Interrupted.", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + getattr(interrupt, "number", signal.SIGINT)) from None
+
+
+def _on_terminate(number: int, frame: object) -> None:
+    """SIGTERM is Ctrl-C with another exit code."""
+    raise Interrupted("Terminated.", number)
 
 
 app = typer.Typer(

@@ -1,4 +1,6 @@
-"""The one exception that the package raises for what a user can mend."""
+"""The one exception that the package raises for what a user can mend, and the one for a stop."""
+
+import signal
 
 
 class DigitNetError(Exception):
@@ -8,6 +10,18 @@ class DigitNetError(Exception):
     ("received: ...") and what to do. The command line prints it and ends
     with exit code 2; a traceback is a bug.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; the message, where there is one, says what was kept.
+
+    Attributes:
+        number: The signal's; the command line ends with 128 more.
+    """
+
+    def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def first_line(error: Exception) -> str:

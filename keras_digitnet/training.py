@@ -22,13 +22,14 @@ from keras_digitnet import environment, plots
 from keras_digitnet.artifacts import (
     RunFolder,
     create_run_folder,
+    remove_leftovers,
     write_json,
     write_text,
     written_whole,
 )
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
-from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import Report, evaluate, fit_temperature
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
@@ -66,8 +67,12 @@ class Run:
         return self.folder.model_path
 
 
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C came; the message says what was kept and how to go on."""
+class TrainingInterrupted(Interrupted):
+    """Ctrl-C or SIGTERM came; the message says what was kept and how to go on."""
+
+
+class _DivergedError(DigitNetError):
+    """The loss is not finite, and would not be on another try."""
 
 
 def train(
@@ -89,8 +94,9 @@ def train(
             epoch; `auto` is Keras's choice.
 
     Raises:
-        DigitNetError: The data is unusable, or the loss was not finite.
-        TrainingInterrupted: Ctrl-C; ends after the current batch.
+        DigitNetError: The data is unusable, the loss was not finite, or the
+            run folder cannot be written to.
+        TrainingInterrupted: Ctrl-C or SIGTERM; ends after the current batch.
     """
     dataset = dataset or _load(config)
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
@@ -132,6 +138,7 @@ def resume(
             f"{run_dir}: expected the run's own images ({saved['dataset']}); received: "
             f"{dataset.name} with other content."
         )
+    remove_leftovers(folder.path)
     return _run(folder, config, dataset, verbose)
 
 
@@ -187,28 +194,27 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
     history = _read_history(folder)
     if history:
         model.load_weights(folder.checkpoint_path(len(history)))
+    kept = ""
     try:
-        _fit(model, folder, config, dataset, history, verbose)
-    except DigitNetError as error:
-        raise DigitNetError(f"{error} {_keep_best(folder, config, dataset, history)}") from None
-    except TrainingInterrupted as stop:
-        raise TrainingInterrupted(
-            f"{stop} {_keep_best(folder, config, dataset, history)} {_how_to_go_on(folder)}"
-        ) from None
-    kept = _how_to_go_on(folder)
-    try:
+        _fit_or_keep_best(model, folder, config, dataset, history, verbose)
         temperature = _save_model(model, folder, config, dataset)
-        kept = f"The model is kept: {folder.model_path}. {kept}"
+        kept = f" The model is kept: {folder.model_path}."
         if config.export and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
-        return _finish(folder, config, dataset, history, temperature)
+        return _finish(folder, config, dataset, history, temperature, count_parameters(model))
+    except _DivergedError:
+        raise
     except (DigitNetError, OSError) as error:
-        raise DigitNetError(f"{error} {kept}") from None
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(f"Stopped after training. {kept}") from None
+        raise DigitNetError(f"{error}{kept} {_how_to_go_on(folder)}") from None
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        message = f"{str(stop) or 'Stopped.'}{kept} {_how_to_go_on(folder)}"
+        raise TrainingInterrupted(message, number) from None
 
 
 def _how_to_go_on(folder: RunFolder) -> str:
+    if not folder.config_path.is_file():
+        return "Train again."
     return f"Go on with: keras-digitnet train --resume {folder.path}"
 
 
@@ -236,6 +242,22 @@ def _model_name(config: TrainConfig, dataset: Dataset) -> str:
     return f"digitnet_{config.preset}_{letters}"
 
 
+def _fit_or_keep_best(
+    model: keras.Model,
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    history: History,
+    verbose: int | str,
+) -> None:
+    """Trains to the end; whatever else ends it, the best model is saved and the message says so."""
+    try:
+        _fit(model, folder, config, dataset, history, verbose)
+    except (_DivergedError, TrainingInterrupted) as stop:
+        stop.args = (f"{stop} {_keep_best(folder, config, dataset, history)}",)
+        raise
+
+
 def _fit(
     model: keras.Model,
     folder: RunFolder,
@@ -249,7 +271,7 @@ def _fit(
     steps = max(images // config.batch_size, 1)
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.patience
-    with _interrupt_flag() as interrupted:
+    with _stop_signals() as signals:
         model.fit(
             batches(dataset.train, config.batch_size, steps, config.seed, done),
             steps_per_epoch=steps,
@@ -262,13 +284,13 @@ def _fit(
             callbacks=[
                 WarmupCosine(config, steps),
                 _EpochSeeds(config.seed),
-                _Guard(interrupted),
+                _Guard(signals),
                 _EarlyStopping(config.patience, folder, history),
                 _Checkpoint(folder, history),
             ],
         )
-        if interrupted.is_set():  # during the last epoch's validation
-            raise TrainingInterrupted("Stopped after the last epoch.")
+        if signals:  # during the last epoch's validation
+            raise TrainingInterrupted("Stopped after the last epoch.", signals[0])
 
 
 def _save_model(
@@ -310,6 +332,7 @@ def _finish(
     dataset: Dataset,
     history: History,
     temperature: float,
+    parameters: int,
 ) -> Run:
     """Judges the file that was written, not the model in memory, and draws the pictures."""
     classifier = load(folder.model_path)
@@ -334,7 +357,7 @@ def _finish(
         "preset": config.preset,
         "backend": backend,
         "seed": config.seed,
-        "parameters": count_parameters(_build(config, dataset)),
+        "parameters": parameters,
         "epochs": len(history),
         "best_epoch": best_epoch(history),
         "temperature": temperature,
@@ -393,11 +416,11 @@ class _EpochSeeds(keras.callbacks.Callback):
 
 
 class _Guard(keras.callbacks.Callback):
-    """Ends training between two batches, on Ctrl-C or a loss that is not finite."""
+    """Ends training between two batches, on a signal or a loss that is not finite."""
 
-    def __init__(self, interrupted: threading.Event) -> None:
+    def __init__(self, signals: list[int]) -> None:
         super().__init__()
-        self._interrupted = interrupted
+        self._signals = signals
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -405,8 +428,8 @@ class _Guard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._require_finite("loss", logs)
-        if self._interrupted.is_set():
-            raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.")
+        if self._signals:
+            raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", self._signals[0])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         # The last step may spoil the weights after its own loss was taken.
@@ -415,7 +438,7 @@ class _Guard(keras.callbacks.Callback):
     def _require_finite(self, name: str, logs: dict[str, float] | None) -> None:
         value = float((logs or {}).get(name, 0.0))
         if not math.isfinite(value):
-            raise DigitNetError(
+            raise _DivergedError(
                 f"{name}: expected a finite number; received: {value} in epoch {self._epoch + 1}. "
                 "Try a lower --learning-rate."
             )
@@ -447,7 +470,8 @@ class _Checkpoint(keras.callbacks.Callback):
     """After each epoch writes the history and the whole state of training.
 
     The history comes first: rows beyond the newest checkpoint are cut off on
-    resuming. Besides the newest checkpoint the best one is kept.
+    resuming. Besides the newest checkpoint the best one is kept. They are
+    `.keras` files because HDF5 ends the whole process where a disk is full.
     """
 
     def __init__(self, folder: RunFolder, history: History) -> None:
@@ -460,37 +484,51 @@ class _Checkpoint(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        _require_folder(self._folder)
         seconds = round(time.perf_counter() - self._started, 3)
         row = {key: float(value) for key, value in (logs or {}).items()} | {"seconds": seconds}
         self._history.append({column: row[column] for column in _COLUMNS})
         _write_history(self._folder, self._history)
         with written_whole(self._folder.checkpoint_path(epoch + 1)) as temporary:
-            self.model.save_weights(temporary)
+            self.model.save(temporary)
         kept = {epoch + 1, best_epoch(self._history)}
         for epochs, path in self._folder.checkpoints().items():
             if epochs not in kept:
                 path.unlink()
 
 
-@contextlib.contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second acts as it always does."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # signals reach the main thread only
-        return
-    previous = signal.getsignal(signal.SIGINT)
+def _require_folder(folder: RunFolder) -> None:
+    """Else the next file would make it anew, without what it held."""
+    if not folder.config_path.is_file():
+        raise DigitNetError(
+            f"{folder.path}: expected the run's folder to stay; received: it was removed."
+        )
 
-    def on_interrupt(number: int, frame: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, previous)
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C or SIGTERM goes into; the second acts as it always does."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came  # signals reach the main thread only
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, frame: object) -> None:
+        came.append(number)
+        restore()
         logger.warning("Stopping after this batch; press Ctrl-C again to stop at once.")
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for number in previous:
+        signal.signal(number, on_signal)
     try:
-        yield interrupted
+        yield came
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
 
 # What a run remembers
