@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,7 +300,12 @@ def _save(inference: keras.Model, folder: Path, image_bytes: bool) -> None:
     archive.add_endpoint("serving_default", serve)
     if image_bytes:
         archive.add_endpoint("image_bytes", _serving_function_of_bytes(serve))
-    archive.write_out(str(folder), verbose=False)
+    import tensorflow as tf
+
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # what TensorFlow makes of a full disk
+        raise OSError(error.message.split("; ")[-1]) from error
 
 
 def _serving_function(inference: keras.Model) -> Any:
@@ -502,16 +508,25 @@ _WRITERS: dict[str, Callable[[_Model, Path], Artifact]] = {
 def _export_in_tensorflow(
     keras_path: Path, out_dir: Path, formats: Sequence[str], quantize: str | None
 ) -> list[Artifact]:
-    """Runs this room as a program; the last line that it prints is the artifacts or the error."""
+    """Runs this room as a program; the last line that it prints is the artifacts or the error.
+
+    Its stdin ends when this process does, even killed, and then so does it: what
+    it published later would stand beside what a resumed run has exported.
+    """
     arguments = json.dumps([str(keras_path), str(out_dir), list(formats), quantize])
-    child = subprocess.run(
-        [sys.executable, "-m", "keras_digitnet.export", arguments],
-        env=os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    stdin, held_open = os.pipe()
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "keras_digitnet.export", arguments],
+            env=os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(stdin)
+        os.close(held_open)
     try:
         answer = json.loads(child.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
@@ -521,7 +536,13 @@ def _export_in_tensorflow(
     return [Artifact(**{**row, "path": Path(row["path"])}) for row in answer["artifacts"]]
 
 
+def _end_with_stdin() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
 def _main() -> None:
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         artifacts = export_model(*json.loads(sys.argv[1]))
         answer: dict[str, Any] = {"artifacts": [artifact.to_json() for artifact in artifacts]}
