@@ -123,6 +123,7 @@ def resume(
     folder = RunFolder(Path(run_dir))
     saved = folder.read_config()
     if folder.metrics_path.is_file():
+        shutil.rmtree(folder.checkpoints_dir, ignore_errors=True)  # left where the end was a kill
         raise DigitNetError(f"{run_dir}: expected an unfinished run; this one is finished.")
     if (backend := keras.backend.backend()) != saved["backend"]:
         raise DigitNetError(
@@ -494,7 +495,7 @@ class _Checkpoint(keras.callbacks.Callback):
         kept = {epoch + 1, best_epoch(self._history)}
         for epochs, path in self._folder.checkpoints().items():
             if epochs not in kept:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _require_folder(folder: RunFolder) -> None:
