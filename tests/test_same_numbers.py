@@ -1,0 +1,58 @@
+"""The same seed gives the same run, and a shipped model the same labels wherever it runs."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_digitnet.artifacts import preset_dir
+from keras_digitnet.config import EXPORT_FORMATS, PRESETS, TrainConfig
+from keras_digitnet.data import Dataset, load_dataset
+from keras_digitnet.export import export_model
+from keras_digitnet.inference import load
+from keras_digitnet.runtimes import load_inference_model
+from keras_digitnet.training import train
+
+pytestmark = pytest.mark.backends
+
+
+def test_the_same_seed_gives_the_same_numbers(
+    tiny_config: TrainConfig, few_digits: Dataset, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, epochs=2, test=False)
+    first, again = (train(config, few_digits, out_dir=tmp_path, verbose=0) for _ in range(2))
+    for row, row_again in zip(first.history, again.history, strict=True):
+        assert {**row, "seconds": 0} == {**row_again, "seconds": 0}
+    weights, weights_again = (
+        load_inference_model(run.model_path).get_weights() for run in (first, again)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(weights, weights_again, strict=True))
+    assert first.metrics["validation"] == again.metrics["validation"]
+
+
+@pytest.fixture
+def images(digits: Dataset) -> np.ndarray:
+    """The 10,000 of MNIST where it is at hand."""
+    source = os.environ.get("KERAS_DIGITNET_DATA")
+    return (load_dataset(source) if source else digits).test.images
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [name if name == "nano" else pytest.param(name, marks=pytest.mark.long) for name in PRESETS],
+)
+def test_every_form_of_a_preset_gives_the_same_labels(
+    preset: str, images: np.ndarray, tmp_path: Path, backend: str
+) -> None:
+    """Each backend is compared with one and the same file; the exports need TensorFlow alone."""
+    expected = load(preset_dir(preset) / "model.onnx").predict(images).labels
+    forms = [preset_dir(preset) / "model.keras"]
+    if backend == "tensorflow":
+        shutil.copy(forms[0], tmp_path)  # alone: compared on the few bundled digits when exported
+        exported = export_model(tmp_path, tmp_path / "exported", EXPORT_FORMATS)
+        forms += [artifact.path for artifact in exported]
+    for form in forms:
+        assert np.array_equal(load(form).predict(images).labels, expected), form
