@@ -57,7 +57,7 @@ def few_digits(digits: Dataset) -> Dataset:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> TrainConfig:
     return TrainConfig(
         preset="nano",

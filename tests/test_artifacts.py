@@ -1,7 +1,4 @@
 import os
-import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,19 +11,8 @@ from keras_digitnet.artifacts import (
     publish_version,
     read_json,
     temporary_beside,
-    written_whole,
 )
 from keras_digitnet.errors import DigitNetError
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "model.keras"
-    path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), written_whole(path) as temporary:
-        temporary.write_text("half of the n")
-        raise OSError("disk full")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["model.keras"]
 
 
 def write_version(servable_dir: Path) -> Path:
@@ -59,27 +45,6 @@ def test_a_version_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         publish_version(tmp_path / "gone", servable_dir)
     assert newest_version(servable_dir) is None
-
-
-def test_a_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
-    path = tmp_path / "model.keras"
-    path.write_text("old")
-    program = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from keras_digitnet.artifacts import written_whole\n"
-        "with written_whole(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half')\n"
-        "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"writing\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    assert path.read_text() == "old"
 
 
 def test_runs_of_the_same_moment_get_folders_of_their_own(tmp_path: Path) -> None:

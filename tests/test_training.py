@@ -1,12 +1,6 @@
 import csv
 import json
 import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -194,13 +188,6 @@ def test_the_test_images_stay_closed_on_request(
     assert run.metrics["test"] is None
 
 
-def test_the_same_seed_gives_the_same_numbers(trained: Train) -> None:
-    first, again, other = trained("1"), trained("2"), trained("3", seed=1)
-    assert without_seconds(first.history) == without_seconds(again.history)
-    assert same_weights(first.model_path, again.model_path)
-    assert without_seconds(first.history) != without_seconds(other.history)
-
-
 def test_early_stopping_keeps_the_best_weights(trained: Train, few_digits: Dataset) -> None:
     run = trained(epochs=12, patience=1, learning_rate=0.3, warmup_epochs=0)
     assert len(run.history) < 12
@@ -280,90 +267,3 @@ def test_only_the_runs_own_images_resume_it(
     run.folder.config_path.write_text(json.dumps(config | {"backend": "abacus"}))
     with pytest.raises(DigitNetError, match="expected the run's own backend, abacus"):
         resume(run.folder.path, few_digits)
-
-
-PROGRAM = """
-import json, sys
-from keras_digitnet import training
-from keras_digitnet.config import TrainConfig
-verb, where, config = sys.argv[1:]
-if verb == "train":
-    training.train(TrainConfig.from_json(json.loads(config)), out_dir=where, verbose=0)
-else:
-    training.resume(where, verbose=0)
-"""
-
-
-def start(verb: str, where: Path, config: TrainConfig) -> subprocess.Popen[bytes]:
-    arguments = [verb, str(where), json.dumps(config.to_json())]
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments])
-
-
-def wait_for(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert child.poll() is None, "the child ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(
-    tiny_config: TrainConfig, tmp_path: Path, backend: str
-) -> None:
-    """SIGKILL at moments that differ from one test run to the next."""
-    config = replace(tiny_config, epochs=8, patience=8)
-    whole = train(config, out_dir=tmp_path / "whole", verbose=0)
-    killed_dir = tmp_path / "killed"
-
-    def checkpoints() -> set[str]:
-        return {path.name for path in killed_dir.glob("*/checkpoints/epoch-*")}
-
-    child = start("train", killed_dir, config)
-    for _ in range(2 if backend == "tensorflow" else 1):
-        before = checkpoints()
-        wait_for(lambda: bool(checkpoints() - before), child)  # noqa: B023
-        time.sleep(random.uniform(0, 0.2))
-        child.kill()
-        assert child.wait() == -signal.SIGKILL, "the run was over before it could be killed"
-        (run_dir,) = killed_dir.iterdir()
-        child = start("resume", run_dir, config)
-    assert child.wait(120) == 0
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    expected = json.loads(whole.folder.metrics_path.read_text())
-    for key in expected.keys() - {"seconds", "versions"}:
-        assert metrics[key] == expected[key]
-    assert same_weights(run_dir / "model.keras", whole.model_path)
-    assert not (run_dir / "checkpoints").exists()
-
-
-def test_ctrl_c_keeps_the_best_model_and_says_how_to_go_on(tmp_path: Path) -> None:
-    arguments = ["train", "--preset", "nano", "--data", "digits", "--out", str(tmp_path)]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "keras_digitnet", *arguments, "--epochs", "2"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    wait_for(lambda: bool(list(tmp_path.glob("*/checkpoints/epoch-0001*"))), child)
-    child.send_signal(signal.SIGINT)
-    _, messages = child.communicate(timeout=60)
-    assert child.returncode == 130, messages
-    assert "Traceback" not in messages
-    (run_dir,) = tmp_path.iterdir()
-    assert (
-        f"is kept: {run_dir / 'model.keras'}. Go on with: keras-digitnet train --resume" in messages
-    )
-    assert load(run_dir).classes == tuple("0123456789")
-
-    resumed = subprocess.run(
-        [sys.executable, "-m", "keras_digitnet", "train", "--resume", run_dir, "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    metrics = json.loads(resumed.stdout)
-    assert metrics["epochs"] == 2
-    assert "Epoch 1/2" not in resumed.stderr
-    assert json.loads((run_dir / "metrics.json").read_text())["test"] == metrics["test"]
-    assert (run_dir / "saved_model" / "digitnet" / "1" / "saved_model.pb").is_file()
