@@ -198,7 +198,7 @@ def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
     began = time.monotonic()
     assert go_on(whole_dir, config) == 0
     seconds = time.monotonic() - began
-    kills = int(os.environ.get("KERAS_DIGITNET_KILLS", 50 if backend == "tensorflow" else 5))
+    kills = 50 if backend == "tensorflow" else 5
     runs = 0
     while kills:
         out_dir = tmp_path / f"killed-{runs}"
@@ -207,6 +207,8 @@ def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
         child.kill()
         code = code_of(child)
         assert code in (0, -signal.SIGKILL)
+        if code == 0:
+            seconds *= 0.8  # the first run took long: too few are killed
         require_whole_files(out_dir)
         kills -= code != 0
         if not kills and not list(out_dir.glob("*/metrics.json")):
