@@ -8,16 +8,19 @@ reads anything.
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_digitnet.artifacts import MOST_UNPACKED
 from keras_digitnet.environment import (
     devices,
     import_extra,
@@ -29,8 +32,6 @@ from keras_digitnet.errors import DigitNetError, first_line
 if TYPE_CHECKING:
     import keras
 
-# What a `.keras` file may unpack to, in bytes; `base` unpacks to less than two MB.
-MOST_UNPACKED = 1 << 28
 MOST_CLASSES = 10_000
 
 _IMAGES = ("uint8", (None, 28, 28, 1))
@@ -122,7 +123,8 @@ def load_inference_model(path: Path) -> "keras.Model":
     """The network in a `.keras` file, from uint8 images to probabilities, compiled.
 
     Nothing in the file is executed: no Lambda layers, no classes but Keras's
-    and ours, and no archive that unpacks to more than `MOST_UNPACKED` bytes.
+    and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
+    unpacked, and no network whose weights take more is built.
 
     Raises:
         DigitNetError: It is no such file.
@@ -155,28 +157,50 @@ def _load_keras_model(path: Path) -> "keras.Model":
             f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits; "
             f"received: one from {inputs} to {outputs}."
         )
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise DigitNetError(
+                f"{path}: expected weights that are finite; received: NaN or infinity in "
+                f"{weight.path}. Train or fetch it again."
+            )
     return model
 
 
 def _inspect_archive(path: Path) -> None:
-    """Raises ValueError for what must not even be unpacked."""
+    """Raises ValueError for what must not even be unpacked or built."""
     import h5py
 
+    unpacked = "an archive that unpacks to"
     with zipfile.ZipFile(path) as archive:
-        _refuse_size(sum(member.file_size for member in archive.infolist()))
-        _refuse_foreign_code(json.loads(archive.read("config.json")))
+        _refuse_size(unpacked, sum(member.file_size for member in archive.infolist()))
+        # `[[],[],` ...: what is read takes up to 20 times the memory of the text.
+        _refuse_size("a config that may fill", 20 * archive.getinfo("config.json").file_size)
+        config = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))
     sizes: list[int] = []  # compressed arrays can grow once more
     with h5py.File(weights) as file:
         file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
-    _refuse_size(sum(sizes))
+    _refuse_size(unpacked, sum(sizes))
+    _refuse_foreign_code(config)
+    with ThreadPoolExecutor(1) as thread:
+        _refuse_size("a network with weights of", thread.submit(_size_of_weights, config).result())
 
 
-def _refuse_size(unpacked: int) -> None:
-    if unpacked > MOST_UNPACKED:
-        raise ValueError(
-            f"an archive that unpacks to {unpacked:,} bytes; at most {MOST_UNPACKED:,} are allowed"
-        )
+def _size_of_weights(config: Any) -> int:
+    """What the weights of the network would take; none is made.
+
+    Keras notes for the thread what it has yet to make: call it in one that ends.
+    """
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(config | {"compile_config": None})
+    return sum(4 * math.prod(weight.shape) for weight in getattr(model, "weights", ()))
+
+
+def _refuse_size(what: str, size: int) -> None:
+    if size > MOST_UNPACKED:
+        raise ValueError(f"{what} {size:,} bytes; at most {MOST_UNPACKED:,} are allowed")
 
 
 def _refuse_foreign_code(config: Any) -> None:
