@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,21 @@ def _described(signature: Signature) -> str:
     return " ".join((", ".join(parts) or "nothing").split())[:300]
 
 
+def _require_finite(where: object, weights: Iterable[np.ndarray]) -> None:
+    """Raises DigitNetError for NaN and infinity among the weights.
+
+    The answers alone do not tell: the ReLU of TensorFlow and OpenVINO makes 0
+    of NaN, and any one 0 of -infinity. LiteRT's converter writes the largest
+    number there is for infinity.
+    """
+    for weight in weights:
+        if weight.dtype.kind == "f" and not (np.abs(weight) < np.finfo(weight.dtype).max).all():
+            raise DigitNetError(
+                f"{where}: expected finite weights; received: NaN or infinity among them. "
+                "Train or fetch it again."
+            )
+
+
 @contextlib.contextmanager
 def _loading(path: Path, what: str) -> Iterator[None]:
     """Makes whatever a damaged file raises one message: each program has exceptions of its own."""
@@ -157,12 +172,7 @@ def _load_keras_model(path: Path) -> "keras.Model":
             f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits; "
             f"received: one from {inputs} to {outputs}."
         )
-    for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise DigitNetError(
-                f"{path}: expected weights that are finite; received: NaN or infinity in "
-                f"{weight.path}. Train or fetch it again."
-            )
+    _require_finite(path, map(keras.ops.convert_to_numpy, model.weights))
     return model
 
 
@@ -244,7 +254,8 @@ def open_saved_model(path: Path) -> Runtime:
         }
 
     with _loading(path, "a SavedModel that TensorFlow can load"):
-        signatures = tensorflow.saved_model.load(str(path)).signatures
+        loaded = tensorflow.saved_model.load(str(path))  # whose variables live as long as it
+        signatures = loaded.signatures
         if "serving_default" not in signatures:
             raise DigitNetError(
                 f"{path}: expected a SavedModel with the signature serving_default; "
@@ -253,6 +264,7 @@ def open_saved_model(path: Path) -> Runtime:
         served = signatures["serving_default"]
         inputs = described(served.structured_input_signature[1])
         num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
+        _require_finite(path, (variable.numpy() for variable in served.variables))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = served(images=tensorflow.constant(images))
@@ -286,12 +298,46 @@ def open_onnx(path: Path) -> Runtime:
         num_classes = checked_num_classes(
             path, described(session.get_inputs()), described(session.get_outputs())
         )
+        _require_finite(path, _onnx_weights(memoryview(path.read_bytes())))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities, labels = session.run(["probabilities", "label"], {"images": images})
         return probabilities, labels
 
     return Runtime(str(path), predict_batch, num_classes)
+
+
+def _onnx_weights(model: memoryview) -> Iterator[np.ndarray]:
+    """The float32 initializers; ONNX Runtime shows none, and `onnx` may not be installed."""
+    graph, initializer, dtype, float32, float_data, raw_data = 7, 5, 2, 1, 4, 9
+    for field, content in _protobuf_fields(model):
+        for part, tensor in _protobuf_fields(content) if field == graph else ():
+            values = dict(_protobuf_fields(tensor)) if part == initializer else {}
+            if values.get(dtype) == float32:
+                yield np.frombuffer(values.get(raw_data) or values.get(float_data, b""), "<f4")
+
+
+def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """The number and the content of each field of a message in protobuf's wire format."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while position < len(message):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+        else:
+            size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+            yield number, message[position : position + size]
+            position += size
 
 
 def open_litert(path: Path) -> Runtime:
@@ -309,6 +355,7 @@ def open_litert(path: Path) -> Runtime:
 
     with _loading(path, "a .tflite model with serving_default"), native_notes_dropped():
         interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
+        _require_finite(path, _litert_weights(interpreter))
         interpreter.allocate_tensors()  # reports what it computes with, once
         run = interpreter.get_signature_runner("serving_default")
         num_classes = checked_num_classes(
@@ -320,6 +367,13 @@ def open_litert(path: Path) -> Runtime:
         return answers["probabilities"], answers["label"]
 
     return Runtime(str(path), predict_batch, num_classes)
+
+
+def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
+    """What has a value before the rest gets its memory."""
+    for detail in interpreter.get_tensor_details():
+        with contextlib.suppress(ValueError):
+            yield interpreter.get_tensor(detail["index"])
 
 
 def open_openvino(path: Path) -> Runtime:
@@ -347,9 +401,13 @@ def open_openvino(path: Path) -> Runtime:
         }
 
     with _loading(path, "an OpenVINO model that it can load"):
-        compiled = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        core = openvino.Core()
+        network = core.read_model(str(path))
+        operations = network.get_ops()
+        _require_finite(
+            path, (node.data for node in operations if node.get_type_name() == "Constant")
         )
+        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         num_classes = checked_num_classes(
             path, described(compiled.inputs), described(compiled.outputs)
         )
