@@ -14,6 +14,8 @@ from typing import Any
 from keras_digitnet.errors import DigitNetError
 
 SERVABLE_NAME = "digitnet"
+# What a small file of somebody else's may unpack to, in bytes; `base` takes less than two MB.
+MOST_UNPACKED = 1 << 28
 
 
 class WriteError(DigitNetError, OSError):

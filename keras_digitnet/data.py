@@ -19,15 +19,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from keras_digitnet.artifacts import expanded, written_whole
+from keras_digitnet.artifacts import MOST_UNPACKED, expanded, written_whole
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.images import SIDE, read_image
 
 logger = logging.getLogger(__name__)
 
 DOWNLOAD_SECONDS = 120.0
-# Digits pack 5 to 1: what unpacks to more than this and to 20 times its size is none.
-_MOST_UNPACKED = 1 << 28
 
 _KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -368,7 +366,8 @@ def _emnist_names(path: Path) -> dict[int, str] | None:
 
 
 def _is_bearable(unpacked: int, path: Path) -> bool:
-    return unpacked <= max(_MOST_UNPACKED, 20 * path.stat().st_size)
+    """Digits pack 5 to 1: what unpacks to 20 times its size is none, if it is large."""
+    return unpacked <= max(MOST_UNPACKED, 20 * path.stat().st_size)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -4,16 +4,13 @@ import logging
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import Classifier
 from keras_digitnet.normalization import normalize_digit
 from keras_digitnet.reader import annotate, read
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +136,7 @@ def _add_sketchpad(gradio: Any, classifier: Classifier, folder: Path) -> None:
 
 
 def _add_reader(gradio: Any, classifier: Classifier, folder: Path) -> None:
-    def answer(path: str | None) -> tuple["Image.Image | None", str, list[list[Any]]]:
+    def answer(path: str | None) -> tuple[Any, str, list[list[Any]]]:
         """The annotated picture, its text, and a row a digit."""
         if path is None:
             return None, "", []

@@ -379,15 +379,8 @@ def _write_warmup_requests(model: _Model, folder: Path) -> None:
 
 def _write_onnx(model: _Model, out_dir: Path) -> Artifact:
     import onnx
-    import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    proto, _ = tf2onnx.convert.from_function(
-        serve := _serving_function(model.inference), serve.input_signature, opset=17
-    )
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-    onnx.checker.check_model(proto, full_check=True)
+    proto = _onnx(model.inference)
     return _written_file(
         model,
         "onnx",
@@ -397,8 +390,22 @@ def _write_onnx(model: _Model, out_dir: Path) -> Artifact:
     )
 
 
+def _onnx(inference: keras.Model) -> Any:
+    import onnx
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    proto, _ = tf2onnx.convert.from_function(
+        serve := _serving_function(inference), serve.input_signature, opset=17
+    )
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
 def _write_litert(model: _Model, out_dir: Path) -> Artifact:
-    content = _litert(model)
+    content = _litert(model.inference)
     return _written_file(
         model,
         "litert",
@@ -408,16 +415,16 @@ def _write_litert(model: _Model, out_dir: Path) -> Artifact:
     )
 
 
-def _litert(model: _Model) -> bytes:
+def _litert(inference: keras.Model) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, native_notes_dropped():
-        _save(model.inference, Path(folder), image_bytes=False)
+        _save(inference, Path(folder), image_bytes=False)
         return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
 
 
 def _write_litert_int8(model: _Model, out_dir: Path) -> Artifact:
-    content = _quantized(_litert(model), model.dataset.train.images)
+    content = _quantized(_litert(model.inference), model.dataset.train.images)
     return _written_file(
         model,
         "litert int8",
@@ -461,22 +468,26 @@ def _quantized(content: bytes, images: np.ndarray) -> bytes:
 
 
 def _write_openvino(model: _Model, out_dir: Path) -> Artifact:
+    with temporary_beside(out_dir / "openvino") as temporary:
+        temporary.mkdir()
+        _save_openvino(model.inference, temporary / "model.xml")
+        runtime = runtimes.open_openvino(temporary / "model.xml")
+        path = out_dir / "model.xml"
+        artifact = _verified(model, "openvino", path, _size(temporary), runtime)
+        _copy_config(model.path, out_dir)
+        path.unlink(missing_ok=True)  # never an old one beside new weights, or the reverse
+        for name in ("model.bin", "model.xml"):
+            (temporary / name).replace(out_dir / name)
+        return artifact
+
+
+def _save_openvino(inference: keras.Model, path: Path) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
-        _save(model.inference, Path(folder), image_bytes=False)
+        _save(inference, Path(folder), image_bytes=False)
         network = openvino.Core().read_model(folder)
-        with temporary_beside(out_dir / "openvino") as temporary:
-            temporary.mkdir()
-            openvino.save_model(network, temporary / "model.xml", compress_to_fp16=False)
-            runtime = runtimes.open_openvino(temporary / "model.xml")
-            path = out_dir / "model.xml"
-            artifact = _verified(model, "openvino", path, _size(temporary), runtime)
-            _copy_config(model.path, out_dir)
-            path.unlink(missing_ok=True)  # never an old one beside new weights, or the reverse
-            for name in ("model.bin", "model.xml"):
-                (temporary / name).replace(out_dir / name)
-            return artifact
+        openvino.save_model(network, path, compress_to_fp16=False)
 
 
 def _written_file(

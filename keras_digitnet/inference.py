@@ -25,6 +25,8 @@ _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run, a file that ends in "
     f"{', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
 )
+# How far a row of probabilities may add up to something else than 1.
+_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,13 @@ class Classifier:
                 f"{name}: expected probabilities of shape {expected} and label of shape "
                 f"{expected[:1]}; received: {probabilities.shape} and {labels.shape}."
             )
-        if not np.isfinite(probabilities).all():
+        with np.errstate(all="ignore"):
+            lowest, off = probabilities.min(), np.abs(probabilities.sum(axis=1) - 1).max()
+        if not (lowest >= 0 and off <= _SUM_TOLERANCE):  # nor if one of them is NaN
             raise DigitNetError(
-                f"{name}: expected finite probabilities; received: NaN or infinity. "
-                "Its weights are damaged; train or fetch it again."
+                f"{name}: expected probabilities, 0 or more, of which each row adds up to 1; "
+                f"received: a lowest of {lowest:g}, and sums that are off by up to {off:g}. "
+                "Train or fetch the model again."
             )
         if labels.min() < 0 or labels.max() >= len(self.classes):
             raise DigitNetError(

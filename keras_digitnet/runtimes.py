@@ -8,16 +8,19 @@ reads anything.
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_digitnet.artifacts import MOST_UNPACKED
 from keras_digitnet.environment import (
     devices,
     import_extra,
@@ -29,8 +32,6 @@ from keras_digitnet.errors import DigitNetError, first_line
 if TYPE_CHECKING:
     import keras
 
-# What a `.keras` file may unpack to, in bytes; `base` unpacks to less than two MB.
-MOST_UNPACKED = 1 << 28
 MOST_CLASSES = 10_000
 
 _IMAGES = ("uint8", (None, 28, 28, 1))
@@ -93,6 +94,21 @@ def _described(signature: Signature) -> str:
     return " ".join((", ".join(parts) or "nothing").split())[:300]
 
 
+def _require_finite(where: object, weights: Iterable[np.ndarray]) -> None:
+    """Raises DigitNetError for NaN and infinity among the weights.
+
+    The answers alone do not tell: the ReLU of TensorFlow and OpenVINO makes 0
+    of NaN, and any one 0 of -infinity. LiteRT's converter writes the largest
+    number there is for infinity.
+    """
+    for weight in weights:
+        if weight.dtype.kind == "f" and not (np.abs(weight) < np.finfo(weight.dtype).max).all():
+            raise DigitNetError(
+                f"{where}: expected finite weights; received: NaN or infinity among them. "
+                "Train or fetch it again."
+            )
+
+
 @contextlib.contextmanager
 def _loading(path: Path, what: str) -> Iterator[None]:
     """Makes whatever a damaged file raises one message: each program has exceptions of its own."""
@@ -122,7 +138,8 @@ def load_inference_model(path: Path) -> "keras.Model":
     """The network in a `.keras` file, from uint8 images to probabilities, compiled.
 
     Nothing in the file is executed: no Lambda layers, no classes but Keras's
-    and ours, and no archive that unpacks to more than `MOST_UNPACKED` bytes.
+    and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
+    unpacked, and no network whose weights take more is built.
 
     Raises:
         DigitNetError: It is no such file.
@@ -155,28 +172,45 @@ def _load_keras_model(path: Path) -> "keras.Model":
             f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits; "
             f"received: one from {inputs} to {outputs}."
         )
+    _require_finite(path, map(keras.ops.convert_to_numpy, model.weights))
     return model
 
 
 def _inspect_archive(path: Path) -> None:
-    """Raises ValueError for what must not even be unpacked."""
+    """Raises ValueError for what must not even be unpacked or built."""
     import h5py
 
+    unpacked = "an archive that unpacks to"
     with zipfile.ZipFile(path) as archive:
-        _refuse_size(sum(member.file_size for member in archive.infolist()))
-        _refuse_foreign_code(json.loads(archive.read("config.json")))
+        _refuse_size(unpacked, sum(member.file_size for member in archive.infolist()))
+        # `[[],[],` ...: what is read takes up to 20 times the memory of the text.
+        _refuse_size("a config that may fill", 20 * archive.getinfo("config.json").file_size)
+        config = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))
     sizes: list[int] = []  # compressed arrays can grow once more
     with h5py.File(weights) as file:
         file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
-    _refuse_size(sum(sizes))
+    _refuse_size(unpacked, sum(sizes))
+    _refuse_foreign_code(config)
+    with ThreadPoolExecutor(1) as thread:
+        _refuse_size("a network with weights of", thread.submit(_size_of_weights, config).result())
 
 
-def _refuse_size(unpacked: int) -> None:
-    if unpacked > MOST_UNPACKED:
-        raise ValueError(
-            f"an archive that unpacks to {unpacked:,} bytes; at most {MOST_UNPACKED:,} are allowed"
-        )
+def _size_of_weights(config: Any) -> int:
+    """What the weights of the network would take; none is made.
+
+    Keras notes for the thread what it has yet to make: call it in one that ends.
+    """
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(config | {"compile_config": None})
+    return sum(4 * math.prod(weight.shape) for weight in getattr(model, "weights", ()))
+
+
+def _refuse_size(what: str, size: int) -> None:
+    if size > MOST_UNPACKED:
+        raise ValueError(f"{what} {size:,} bytes; at most {MOST_UNPACKED:,} are allowed")
 
 
 def _refuse_foreign_code(config: Any) -> None:
@@ -220,7 +254,8 @@ def open_saved_model(path: Path) -> Runtime:
         }
 
     with _loading(path, "a SavedModel that TensorFlow can load"):
-        signatures = tensorflow.saved_model.load(str(path)).signatures
+        loaded = tensorflow.saved_model.load(str(path))  # whose variables live as long as it
+        signatures = loaded.signatures
         if "serving_default" not in signatures:
             raise DigitNetError(
                 f"{path}: expected a SavedModel with the signature serving_default; "
@@ -229,6 +264,7 @@ def open_saved_model(path: Path) -> Runtime:
         served = signatures["serving_default"]
         inputs = described(served.structured_input_signature[1])
         num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
+        _require_finite(path, (variable.numpy() for variable in served.variables))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = served(images=tensorflow.constant(images))
@@ -262,12 +298,46 @@ def open_onnx(path: Path) -> Runtime:
         num_classes = checked_num_classes(
             path, described(session.get_inputs()), described(session.get_outputs())
         )
+        _require_finite(path, _onnx_weights(memoryview(path.read_bytes())))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities, labels = session.run(["probabilities", "label"], {"images": images})
         return probabilities, labels
 
     return Runtime(str(path), predict_batch, num_classes)
+
+
+def _onnx_weights(model: memoryview) -> Iterator[np.ndarray]:
+    """The float32 initializers; ONNX Runtime shows none, and `onnx` may not be installed."""
+    graph, initializer, dtype, float32, float_data, raw_data = 7, 5, 2, 1, 4, 9
+    for field, content in _protobuf_fields(model):
+        for part, tensor in _protobuf_fields(content) if field == graph else ():
+            values = dict(_protobuf_fields(tensor)) if part == initializer else {}
+            if values.get(dtype) == float32:
+                yield np.frombuffer(values.get(raw_data) or values.get(float_data, b""), "<f4")
+
+
+def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """The number and the content of each field of a message in protobuf's wire format."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while position < len(message):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+        else:
+            size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+            yield number, message[position : position + size]
+            position += size
 
 
 def open_litert(path: Path) -> Runtime:
@@ -285,6 +355,7 @@ def open_litert(path: Path) -> Runtime:
 
     with _loading(path, "a .tflite model with serving_default"), native_notes_dropped():
         interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
+        _require_finite(path, _litert_weights(interpreter))
         interpreter.allocate_tensors()  # reports what it computes with, once
         run = interpreter.get_signature_runner("serving_default")
         num_classes = checked_num_classes(
@@ -296,6 +367,13 @@ def open_litert(path: Path) -> Runtime:
         return answers["probabilities"], answers["label"]
 
     return Runtime(str(path), predict_batch, num_classes)
+
+
+def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
+    """What has a value before the rest gets its memory."""
+    for detail in interpreter.get_tensor_details():
+        with contextlib.suppress(ValueError):
+            yield interpreter.get_tensor(detail["index"])
 
 
 def open_openvino(path: Path) -> Runtime:
@@ -323,9 +401,13 @@ def open_openvino(path: Path) -> Runtime:
         }
 
     with _loading(path, "an OpenVINO model that it can load"):
-        compiled = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        core = openvino.Core()
+        network = core.read_model(str(path))
+        operations = network.get_ops()
+        _require_finite(
+            path, (node.data for node in operations if node.get_type_name() == "Constant")
         )
+        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         num_classes = checked_num_classes(
             path, described(compiled.inputs), described(compiled.outputs)
         )

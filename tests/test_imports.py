@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "model": {"config", "layers"},
     "evaluation": {"errors"},
     "plots": {"artifacts"},
-    "runtimes": {"errors", "environment", "layers", "model"},
+    "runtimes": {"errors", "artifacts", "environment", "layers", "model"},
     "serving": {"errors", "runtimes"},
     "inference": {
         "errors",

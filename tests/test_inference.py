@@ -94,15 +94,6 @@ def test_what_is_not_there_is_one_message(tmp_path: Path) -> None:
         load(tmp_path / "notes.txt")
 
 
-def test_weights_that_are_not_numbers_give_no_digit(model_path: Path) -> None:
-    model = build_model(TINY)
-    bias = model.get_layer("logits").bias
-    bias.assign(np.full(10, np.nan, np.float32))
-    model.save(model_path)
-    with pytest.raises(DigitNetError, match="expected finite probabilities; received: NaN"):
-        load(model_path).predict(np.zeros((1, 28, 28), np.uint8))
-
-
 def test_a_preset_comes_with_the_package(
     digits: Dataset, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

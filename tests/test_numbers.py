@@ -1,0 +1,84 @@
+"""NaN, infinity and what is no probability never come out as a digit, whatever computes."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from keras_digitnet import export
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.inference import load
+from keras_digitnet.model import build_inference_model
+
+LAYERS = ("stem_full", "stage0_block0_depthwise", "logits")
+VALUES = (np.nan, np.inf, -np.inf)
+
+
+def nano() -> keras.Model:
+    import keras_digitnet.layers  # noqa: F401
+
+    path = ROOT / "saved_models" / "nano" / "model.keras"
+    return keras.saving.load_model(path, compile=False)
+
+
+def written(model: keras.Model, folder: Path) -> list[Path]:
+    """The network in every form, written as `export_model` does, which would refuse it."""
+    import onnx
+
+    inference = build_inference_model(model)
+    paths = [folder / f"model{suffix}" for suffix in (".keras", ".onnx", ".tflite", ".xml")]
+    model.save(paths[0])
+    onnx.save_model(export._onnx(inference), paths[1])
+    paths[2].write_bytes(export._litert(inference))
+    export._save_openvino(inference, paths[3])
+    export._save(inference, folder / "1", image_bytes=True)
+    return [*paths, folder / "1"]
+
+
+def refused(where: Path, message: str) -> None:
+    with pytest.raises(DigitNetError, match=message) as caught:
+        load(where).predict(np.zeros((2, 28, 28), np.uint8))
+    assert str(where) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "value"),
+    [
+        pytest.param(layer, value, marks=[pytest.mark.long] * (place != kind))
+        for place, layer in enumerate(LAYERS)
+        for kind, value in enumerate(VALUES)
+    ],
+)
+def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) -> None:
+    """One among thousands, in a kernel or, of the last layer, in the bias."""
+    model = nano()
+    weight = model.get_layer(layer).weights[-1 if layer == "logits" else 0]
+    values = np.array(keras.ops.convert_to_numpy(weight))
+    values.flat[values.size // 2] = value
+    weight.assign(values)
+    for path in written(model, tmp_path):
+        refused(path, "expected finite weights; received: NaN or infinity")
+    with pytest.raises(DigitNetError, match="expected finite weights"):
+        export.export_model(tmp_path / "model.keras", tmp_path / "out")
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("value", VALUES)
+def test_weights_of_a_keras_file(tmp_path: Path, value: float) -> None:
+    model = nano()
+    scale = model.get_layer("head_norm").gamma
+    scale.assign(np.full(scale.shape, value, np.float32))
+    model.save(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras", "expected finite weights")
+
+
+def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
+    """A network that gives logits where it promises probabilities."""
+    import onnx
+
+    path = tmp_path / "logits.onnx"
+    onnx.save_model(export._onnx(nano()), path)
+    refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")
