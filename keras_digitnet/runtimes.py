@@ -298,7 +298,7 @@ def open_onnx(path: Path) -> Runtime:
         num_classes = checked_num_classes(
             path, described(session.get_inputs()), described(session.get_outputs())
         )
-        _require_finite(path, _onnx_weights(memoryview(path.read_bytes())))
+        _require_finite(path, _onnx_weights(path.read_bytes()))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities, labels = session.run(["probabilities", "label"], {"images": images})
@@ -307,7 +307,7 @@ def open_onnx(path: Path) -> Runtime:
     return Runtime(str(path), predict_batch, num_classes)
 
 
-def _onnx_weights(model: memoryview) -> Iterator[np.ndarray]:
+def _onnx_weights(model: bytes) -> Iterator[np.ndarray]:
     """The float32 initializers; ONNX Runtime shows none, and `onnx` may not be installed."""
     graph, initializer, dtype, float32, float_data, raw_data = 7, 5, 2, 1, 4, 9
     for field, content in _protobuf_fields(model):
@@ -317,27 +317,14 @@ def _onnx_weights(model: memoryview) -> Iterator[np.ndarray]:
                 yield np.frombuffer(values.get(raw_data) or values.get(float_data, b""), "<f4")
 
 
-def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """The number and the content of each field of a message in protobuf's wire format."""
-    position = 0
+def _protobuf_fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """The number and the content of each field, whatever kind of message it is."""
+    from google.protobuf.empty_pb2 import Empty
+    from google.protobuf.unknown_fields import UnknownFieldSet
 
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return value
-
-    while position < len(message):
-        number, kind = divmod(varint(), 8)
-        if kind == 0:
-            yield number, varint()
-        else:
-            size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
-            yield number, message[position : position + size]
-            position += size
+    return (
+        (field.field_number, field.data) for field in UnknownFieldSet(Empty.FromString(message))
+    )
 
 
 def open_litert(path: Path) -> Runtime:
