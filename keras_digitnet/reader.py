@@ -48,11 +48,19 @@ _MOST_PIECES = 5
 # they like, and the others. Digits in a row are a little narrower than MNIST's.
 _ASPECT_OF_ONE = (0.25, 0.3)
 _ASPECT = (0.65, 0.25)
-# Costs of a reading, which add to the negative logarithms of its digits' probabilities. A cut
-# costs 1 for each eighth of the height that it goes through.
+# Costs of a reading. A cut costs 1 for each eighth of the height that it goes through: no cut goes
+# through more than so many, none costs more than so much.
+_MOST_HELD = 10
+_COST_OF_CUT = 6.0
 _COST_OF_GAP = 1.5
 _COST_OF_LOW = 5.0
 _COST_OF_DIRT = 10.0
+# All of a digit's ink off its largest stroke; where cuts go through a 2, its ends come apart.
+_COST_OF_STRAY = 8.0
+# Each nat that the log odds of a digit's class fall short of a clear digit's. The model is nearly
+# as sure of halves and of pairs as of digits, but "nearly" is seen in the odds: 0.999 is little.
+_COST_OF_DOUBT = 0.3
+_SURE = 10.0
 
 
 @dataclass(frozen=True)
@@ -344,9 +352,15 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
         usual, deviation = _ASPECT_OF_ONE if is_one else _ASPECT
         if not is_one or candidate.aspect > usual:
             candidate.cost += ((candidate.aspect - usual) / deviation) ** 2 / 2
-        candidate.cost -= math.log(max(float(probabilities.max()), 1e-6))
+        candidate.cost += _COST_OF_DOUBT * max(0.0, _SURE - _log_odds(probabilities))
     dirt = [float(np.clip(p.mask.sum() / (height * thickness), 0.3, 1)) for p in pieces]
     return _cheapest(candidates, [_COST_OF_DIRT * share for share in dirt])
+
+
+def _log_odds(probabilities: np.ndarray) -> float:
+    """Of the most probable class against all others; their sum is exact where 1 - p is not."""
+    *others, most = np.sort(probabilities.astype(float))
+    return math.log(max(most, 1e-12) / max(sum(others), 1e-12))
 
 
 def _is_tall(piece: _Piece, height: float) -> bool:
@@ -417,7 +431,7 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
     edges = [0]
     for place in range(apart, width - apart):
         around = held[max(0, place - apart) : place + apart + 1]
-        if held[place] <= 10 and held[place] == around.min() and place - edges[-1] >= apart:
+        if held[place] <= _MOST_HELD and held[place] == around.min() and place - edges[-1] >= apart:
             edges.append(place)
     parts = []
     for left, right in itertools.pairwise([*edges, width]):
@@ -428,7 +442,8 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
             mask[rows[own] - top, columns[own] - side] = 1
             span = piece.start + left, piece.start + right
             at = piece.left + int(side), piece.top + int(top)
-            parts.append(_Piece(mask, *at, *span, min(6.0, float(held[left])) if left else 0))
+            cut = min(_COST_OF_CUT, float(held[left])) if left else 0
+            parts.append(_Piece(mask, *at, *span, cut))
     return parts
 
 
@@ -474,17 +489,16 @@ def _candidates(ink: np.ndarray, pieces: Sequence[_Piece], height: float) -> lis
                 if index
             )
             low = max(0, 0.6 - tall / height) / 0.3
+            box = left, top, right, bottom
+            mask = _mask_of(group, box)
             cost = group[0].cut + _COST_OF_GAP * gaps + _COST_OF_LOW * low
-            image = draw_digit(_ink_of(ink, group, (left, top, right, bottom)))
-            candidates.append(
-                _Candidate(
-                    first, after, (left, top, right, bottom), image, float(cost), width / tall
-                )
-            )
+            cost += _COST_OF_STRAY * _stray(mask)
+            image = draw_digit(cropped(np.where(mask, ink[top:bottom, left:right], 0)))
+            candidates.append(_Candidate(first, after, box, image, float(cost), width / tall))
     return candidates
 
 
-def _ink_of(ink: np.ndarray, group: Sequence[_Piece], box: tuple[int, int, int, int]) -> np.ndarray:
+def _mask_of(group: Sequence[_Piece], box: tuple[int, int, int, int]) -> np.ndarray:
     left, top, right, bottom = box
     mask = np.zeros((bottom - top, right - left), np.uint8)
     for piece in group:
@@ -493,7 +507,15 @@ def _ink_of(ink: np.ndarray, group: Sequence[_Piece], box: tuple[int, int, int, 
             slice(piece.left - left, piece.right - left),
         )
         mask[place] |= piece.mask
-    return cropped(np.where(mask, ink[top:bottom, left:right], 0))
+    return mask
+
+
+def _stray(mask: np.ndarray) -> float:
+    """The share of the ink that does not hang together with the most of it."""
+    import cv2
+
+    areas = cv2.connectedComponentsWithStats(mask)[2][1:, cv2.CC_STAT_AREA]
+    return 1 - float(areas.max() / areas.sum())
 
 
 def _cheapest(candidates: list[_Candidate], dirt: list[float]) -> list[_Candidate]:
