@@ -48,9 +48,9 @@ _MOST_PIECES = 5
 # they like, and the others. Digits in a row are a little narrower than MNIST's.
 _ASPECT_OF_ONE = (0.25, 0.3)
 _ASPECT = (0.65, 0.25)
-# MNIST's ones are bars. Others write them with a flag, which the model half takes for a 7: so much
-# likelier than it thinks is a 1.
-_ODDS_OF_ONE = 8.0
+# MNIST's ones are bars. Others write them with a flag, which the model takes for a 7, but never for
+# as clear a 7: a 1 is so much likelier there than it thinks.
+_ODDS_OF_FLAG = 20.0
 # Costs of a reading. A cut costs 1 for each sixth of the height that it goes through: no cut goes
 # through more than so many, none costs more than so much.
 _MOST_HELD = 7.5
@@ -361,9 +361,10 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
 
 
 def _flagged(probabilities: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """The probabilities where ones may have flags."""
-    prior = np.where(np.array(classes) == "1", _ODDS_OF_ONE, 1)
-    weighted = probabilities * prior
+    """The probabilities where what looks like a 7 may be a 1 with a flag."""
+    names = np.array(classes)
+    sevens = names[probabilities.argmax(axis=1)] == "7"
+    weighted = probabilities * np.where(sevens[:, None] & (names == "1"), _ODDS_OF_FLAG, 1)
     return weighted / weighted.sum(axis=1, keepdims=True)
 
 
@@ -553,6 +554,9 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         line = max(1, height // 40)
         pen.rectangle((left, top, left + width, top + height), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
-        font = ImageFont.load_default(max(10, height // 4))
-        pen.text((left, top), text, "red", font, anchor="lb" if top > height // 4 else "la")
+        size = max(10, height // 4)
+        # Above the digit, else under it; over it only where the picture ends on both sides.
+        fits_under = top < size and top + height + size <= drawn.height
+        y, anchor = (top + height, "la") if fits_under else (top, "lb" if top >= size else "la")
+        pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
     return drawn
