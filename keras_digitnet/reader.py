@@ -42,8 +42,9 @@ _LOWEST = 0.45
 _WIDEST = 1.6
 # ... and cuts through touching digits are so far apart at least.
 _BETWEEN_CUTS = 0.12
-# A digit falls into so many pieces at most.
-_MOST_PIECES = 5
+# A digit falls into so many pieces at most: a wide one is cut in eight places, and whole it must be
+# among the candidates.
+_MOST_PIECES = 10
 # Width to height of upright digits, with its standard deviation: ones, which may be as slim as
 # they like, and the others. Digits in a row are a little narrower than MNIST's.
 _ASPECT_OF_ONE = (0.25, 0.3)
