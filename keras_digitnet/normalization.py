@@ -137,7 +137,10 @@ def _first_look(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     import cv2
 
     side = max(grey.shape) // 2 | 1
-    surroundings = cv2.blur(grey, (side, side), borderType=cv2.BORDER_REFLECT)
+    mean = cv2.blur(grey, (side, side), borderType=cv2.BORDER_REFLECT)
+    # The median keeps the edge of a shadow, which the mean takes for ink; frames need the mean.
+    median = cv2.medianBlur(grey, int(np.clip(min(grey.shape) | 1, 3, 255)))
+    surroundings = cv2.addWeighted(mean, 0.5, median, 0.5, 0)
     contrast = cv2.normalize(
         cv2.subtract(grey, surroundings, dtype=cv2.CV_32F), None, 0, 255, cv2.NORM_MINMAX
     ).astype(np.uint8)

@@ -42,17 +42,29 @@ _LOWEST = 0.45
 _WIDEST = 1.6
 # ... and cuts through touching digits are so far apart at least.
 _BETWEEN_CUTS = 0.12
-# A digit falls into so many pieces at most.
-_MOST_PIECES = 5
+# A digit falls into so many pieces at most: a wide one is cut in eight places, and whole it must be
+# among the candidates.
+_MOST_PIECES = 10
 # Width to height of upright digits, with its standard deviation: ones, which may be as slim as
 # they like, and the others. Digits in a row are a little narrower than MNIST's.
 _ASPECT_OF_ONE = (0.25, 0.3)
 _ASPECT = (0.65, 0.25)
-# Costs of a reading, which add to the negative logarithms of its digits' probabilities. A cut
-# costs 1 for each eighth of the height that it goes through.
+# MNIST's ones are bars. Others write them with a flag, which the model takes for a 7, but never for
+# as clear a 7: a 1 is so much likelier there than it thinks.
+_ODDS_OF_FLAG = 20.0
+# Costs of a reading. A cut costs 1 for each sixth of the height that it goes through: no cut goes
+# through more than so many, none costs more than so much.
+_MOST_HELD = 7.5
+_COST_OF_CUT = 4.5
 _COST_OF_GAP = 1.5
 _COST_OF_LOW = 5.0
 _COST_OF_DIRT = 10.0
+# All of a digit's ink off its largest stroke; where cuts go through a 2, its ends come apart.
+_COST_OF_STRAY = 8.0
+# Each nat that the log odds of a digit's class fall short of a clear digit's. The model is nearly
+# as sure of halves and of pairs as of digits, but "nearly" is seen in the odds: 0.999 is little.
+_COST_OF_DOUBT = 0.3
+_SURE = 10.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class _Piece:
     """Connected ink: its mask and where that lies, and its span where strokes stand upright.
 
     Attributes:
-        cut: How many eighths of a digit's height hold it to the piece before;
+        cut: How many sixths of a digit's height hold it to the piece before;
             0 if it was never a part of it.
     """
 
@@ -337,16 +349,30 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
     if not candidates:
         return []
     images = np.stack([candidate.image for candidate in candidates])
-    answers = classifier.predict(images).probabilities
+    answers = _flagged(classifier.predict(images).probabilities, classifier.classes)
     for candidate, probabilities in zip(candidates, answers, strict=True):
         candidate.probabilities = probabilities
         is_one = classifier.classes[int(probabilities.argmax())] == "1"
         usual, deviation = _ASPECT_OF_ONE if is_one else _ASPECT
         if not is_one or candidate.aspect > usual:
             candidate.cost += ((candidate.aspect - usual) / deviation) ** 2 / 2
-        candidate.cost -= math.log(max(float(probabilities.max()), 1e-6))
+        candidate.cost += _COST_OF_DOUBT * max(0.0, _SURE - _log_odds(probabilities))
     dirt = [float(np.clip(p.mask.sum() / (height * thickness), 0.3, 1)) for p in pieces]
     return _cheapest(candidates, [_COST_OF_DIRT * share for share in dirt])
+
+
+def _flagged(probabilities: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """The probabilities where what looks like a 7 may be a 1 with a flag."""
+    names = np.array(classes)
+    sevens = names[probabilities.argmax(axis=1)] == "7"
+    weighted = probabilities * np.where(sevens[:, None] & (names == "1"), _ODDS_OF_FLAG, 1)
+    return weighted / weighted.sum(axis=1, keepdims=True)
+
+
+def _log_odds(probabilities: np.ndarray) -> float:
+    """Of the most probable class against all others; their sum is exact where 1 - p is not."""
+    *others, most = np.sort(probabilities.astype(float))
+    return math.log(max(most, 1e-12) / max(sum(others), 1e-12))
 
 
 def _is_tall(piece: _Piece, height: float) -> bool:
@@ -412,12 +438,12 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
     width = int(position.max()) + 1
     if width < 0.55 * height:
         return [piece]
-    held = _held_by(piece, slant, rows, position, width) / (height / 8)
+    held = _held_by(piece, slant, rows, position, width) / (height / 6)
     apart = max(2, int(_BETWEEN_CUTS * height))
     edges = [0]
     for place in range(apart, width - apart):
         around = held[max(0, place - apart) : place + apart + 1]
-        if held[place] <= 10 and held[place] == around.min() and place - edges[-1] >= apart:
+        if held[place] <= _MOST_HELD and held[place] == around.min() and place - edges[-1] >= apart:
             edges.append(place)
     parts = []
     for left, right in itertools.pairwise([*edges, width]):
@@ -428,7 +454,8 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
             mask[rows[own] - top, columns[own] - side] = 1
             span = piece.start + left, piece.start + right
             at = piece.left + int(side), piece.top + int(top)
-            parts.append(_Piece(mask, *at, *span, min(6.0, float(held[left])) if left else 0))
+            cut = min(_COST_OF_CUT, float(held[left])) if left else 0
+            parts.append(_Piece(mask, *at, *span, cut))
     return parts
 
 
@@ -474,17 +501,16 @@ def _candidates(ink: np.ndarray, pieces: Sequence[_Piece], height: float) -> lis
                 if index
             )
             low = max(0, 0.6 - tall / height) / 0.3
+            box = left, top, right, bottom
+            mask = _mask_of(group, box)
             cost = group[0].cut + _COST_OF_GAP * gaps + _COST_OF_LOW * low
-            image = draw_digit(_ink_of(ink, group, (left, top, right, bottom)))
-            candidates.append(
-                _Candidate(
-                    first, after, (left, top, right, bottom), image, float(cost), width / tall
-                )
-            )
+            cost += _COST_OF_STRAY * _stray(mask)
+            image = draw_digit(cropped(np.where(mask, ink[top:bottom, left:right], 0)))
+            candidates.append(_Candidate(first, after, box, image, float(cost), width / tall))
     return candidates
 
 
-def _ink_of(ink: np.ndarray, group: Sequence[_Piece], box: tuple[int, int, int, int]) -> np.ndarray:
+def _mask_of(group: Sequence[_Piece], box: tuple[int, int, int, int]) -> np.ndarray:
     left, top, right, bottom = box
     mask = np.zeros((bottom - top, right - left), np.uint8)
     for piece in group:
@@ -493,7 +519,15 @@ def _ink_of(ink: np.ndarray, group: Sequence[_Piece], box: tuple[int, int, int, 
             slice(piece.left - left, piece.right - left),
         )
         mask[place] |= piece.mask
-    return cropped(np.where(mask, ink[top:bottom, left:right], 0))
+    return mask
+
+
+def _stray(mask: np.ndarray) -> float:
+    """The share of the ink that does not hang together with the most of it."""
+    import cv2
+
+    areas = cv2.connectedComponentsWithStats(mask)[2][1:, cv2.CC_STAT_AREA]
+    return 1 - float(areas.max() / areas.sum())
 
 
 def _cheapest(candidates: list[_Candidate], dirt: list[float]) -> list[_Candidate]:
@@ -521,6 +555,9 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         line = max(1, height // 40)
         pen.rectangle((left, top, left + width, top + height), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
-        font = ImageFont.load_default(max(10, height // 4))
-        pen.text((left, top), text, "red", font, anchor="lb" if top > height // 4 else "la")
+        size = max(10, height // 4)
+        # Above the digit, else under it; over it only where the picture ends on both sides.
+        fits_under = top < size and top + height + size <= drawn.height
+        y, anchor = (top + height, "la") if fits_under else (top, "lb" if top >= size else "la")
+        pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
     return drawn
