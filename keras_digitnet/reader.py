@@ -52,10 +52,11 @@ _ASPECT = (0.65, 0.25)
 # MNIST's ones are bars. Others write them with a flag, which the model takes for a 7, but never for
 # as clear a 7: a 1 is so much likelier there than it thinks.
 _ODDS_OF_FLAG = 20.0
-# Costs of a reading. A cut costs 1 for each sixth of the height that it goes through: no cut goes
-# through more than so many, none costs more than so much.
-_MOST_HELD = 7.5
-_COST_OF_CUT = 4.5
+# Costs of a reading. A cut costs by the strokes that it goes through, in heights of a digit; none
+# goes through more than so many, and none costs more than so much.
+_COST_OF_CUT = 6.0
+_MOST_HELD = 1.25
+_DEAREST_CUT = 4.5
 _COST_OF_GAP = 1.5
 _COST_OF_LOW = 5.0
 _COST_OF_DIRT = 10.0
@@ -106,8 +107,8 @@ class _Piece:
     """Connected ink: its mask and where that lies, and its span where strokes stand upright.
 
     Attributes:
-        cut: How many sixths of a digit's height hold it to the piece before;
-            0 if it was never a part of it.
+        cut: What it costs to have cut it from the piece before; 0 if it was
+            never a part of it.
     """
 
     mask: np.ndarray
@@ -438,7 +439,7 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
     width = int(position.max()) + 1
     if width < 0.55 * height:
         return [piece]
-    held = _held_by(piece, slant, rows, position, width) / (height / 6)
+    held = _held_by(piece, slant, rows, position, width) / height
     apart = max(2, int(_BETWEEN_CUTS * height))
     edges = [0]
     for place in range(apart, width - apart):
@@ -454,7 +455,7 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
             mask[rows[own] - top, columns[own] - side] = 1
             span = piece.start + left, piece.start + right
             at = piece.left + int(side), piece.top + int(top)
-            cut = min(_COST_OF_CUT, float(held[left])) if left else 0
+            cut = min(_DEAREST_CUT, _COST_OF_CUT * float(held[left])) if left else 0
             parts.append(_Piece(mask, *at, *span, cut))
     return parts
 
