@@ -104,7 +104,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args}: ended without an answer")
+            raise RuntimeError(f"{self._process.args!r}: ended without an answer")
         return json.loads(line)
 
     def round(self) -> Any:

@@ -195,9 +195,9 @@ class DirectDigitNet(nn.Module):
 def train_step(net: nn.Module, optimizer: Any, images: Any, labels: Any) -> float:
     optimizer.zero_grad(set_to_none=True)
     loss = functional.cross_entropy(net(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def steps_in(images: int, batch_size: int) -> int:
