@@ -1,19 +1,23 @@
 """The nets that ours is measured against, written anew from their descriptions, in plain torch.
 
 Their images lie in memory as tensors, which is faster than their authors' data
-loaders. `direct_digitnet` is our own network without Keras.
+loaders. `DirectDigitNet` is our own network without Keras. A function at the end
+is what `benchmark.py` runs in a process.
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from speed_processes import peak_memory
 from torch import nn
 from torch.nn import functional
 
-from keras_digitnet.config import ModelConfig
+from keras_digitnet.config import PRESETS, ModelConfig
+from keras_digitnet.data import Split, load_dataset
 
 Optimizer = Callable[[Any], torch.optim.Optimizer]
 
@@ -192,13 +196,71 @@ class DirectDigitNet(nn.Module):
             parameter.data.copy_(array)
 
 
-def train_step(net: nn.Module, optimizer: Any, images: Any, labels: Any) -> float:
+def curve(peer: str, epochs: int, seed: int, data: str) -> dict[str, Any]:
+    """Test accuracy over the seconds of training, as `speed_training.curve` gives it."""
+    torch.manual_seed(seed)
+    dataset = load_dataset(data)
+    recipe = RECIPES[peer]
+    train = [_tensors(part) for part in (dataset.train, dataset.validation)]
+    images, labels = (torch.cat(each) for each in zip(*train, strict=True))
+    test_images, test_labels = _tensors(dataset.test)
+    net = recipe.build()
+    optimizer = recipe.optimizer(net.parameters())
+    after_step = recipe.schedule(optimizer, math.ceil(len(images) / recipe.batch_size), epochs)
+    compilation = trained = 0.0
+    seconds, accuracies = [], []
+    for _ in range(epochs):
+        net.train()
+        since = time.perf_counter()
+        for index in torch.randperm(len(images)).split(recipe.batch_size):
+            _step(net, optimizer, images[index], labels[index])
+            after_step()
+            if not compilation:
+                compilation = time.perf_counter() - since
+                since = time.perf_counter()
+        trained += time.perf_counter() - since
+        seconds.append(trained)
+        accuracies.append(_accuracy(net, test_images, test_labels))
+    return {
+        "compilation": compilation,
+        "seconds": seconds,
+        "accuracies": accuracies,
+        "memory": peak_memory(),
+    }
+
+
+def throughput(preset: str, steps: int) -> Callable[[], dict[str, float]]:
+    """Our network without Keras: rounds of so many steps, images a second and peak MB."""
+    batch_size = 128
+    net = DirectDigitNet(PRESETS[preset].model)
+    optimizer = torch.optim.AdamW(net.parameters(), PRESETS[preset].learning_rate)
+    images, labels = torch.rand(60_000, 1, 28, 28), torch.randint(10, (60_000,))
+
+    def one_round() -> dict[str, float]:
+        start = time.perf_counter()
+        for index in torch.randperm(len(images)).split(batch_size)[:steps]:
+            _step(net, optimizer, images[index], labels[index])
+        rate = steps * batch_size / (time.perf_counter() - start)
+        return {"rate": rate, "memory": peak_memory()}
+
+    one_round()
+    return one_round
+
+
+def _step(net: nn.Module, optimizer: torch.optim.Optimizer, images: Any, labels: Any) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss = functional.cross_entropy(net(images), labels)
-    loss.backward()
+    functional.cross_entropy(net(images), labels).backward()
     optimizer.step()
-    return float(loss.detach())
 
 
-def steps_in(images: int, batch_size: int) -> int:
-    return math.ceil(images / batch_size)
+def _tensors(split: Split) -> tuple[Any, Any]:
+    """`(N, 1, 28, 28)` floats with MNIST's mean and deviation taken out, and labels."""
+    images = torch.tensor(split.images[..., 0][:, None] / 255, dtype=torch.float32)
+    return (images - 0.1307) / 0.3081, torch.tensor(split.labels, dtype=torch.int64)
+
+
+def _accuracy(net: nn.Module, images: Any, labels: Any) -> float:
+    net.eval()
+    with torch.no_grad():
+        answers = torch.cat([net(batch).argmax(1) for batch in images.split(500)])
+    return float((answers == labels).float().mean())
