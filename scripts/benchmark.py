@@ -62,15 +62,19 @@ def _keras_convnet(seed: int, data: str) -> Measurement:
     return Measurement("speed_training.keras_convnet_curve", settings)
 
 
-# Ours first; every system with its number of epochs, which its schedule ends with.
-SYSTEMS: dict[str, tuple[int, Callable[[int, str], Measurement]]] = {
-    "`nano`, 3 epochs": (3, _ours(preset="nano", epochs=3, augmentation="none")),
-    "`small`, 4 epochs": (4, _ours(preset="small", epochs=4)),
-    "one-epoch net": (1, _peer("one_epoch", 1)),
-    "Keras's convnet": (15, _keras_convnet),
-    "first DigitNet": (10, _peer("first_digitnet", 10)),
-    "pytorch/examples": (14, _peer("pytorch_example", 14)),
+# Ours first; their flags were chosen on held-back training digits.
+SYSTEMS: dict[str, Callable[[int, str], Measurement]] = {
+    "`nano`, 3 epochs": _ours(preset="nano", epochs=3, batch_size=64, augmentation="none"),
+    "`small`, 5 epochs": _ours(preset="small", epochs=5),
+    "one-epoch net": _peer("one_epoch", 1),
+    "Keras's convnet": _keras_convnet,
+    "first DigitNet": _peer("first_digitnet", 10),
+    "pytorch/examples": _peer("pytorch_example", 14),
 }
+
+
+# Its 14 epochs take longer than all others together, and it does not get to the second goal.
+MOST_SEEDS = {"pytorch/examples": 1}
 
 
 @app.command()
@@ -86,13 +90,22 @@ def accuracy(
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     curves: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
     for seed in range(seeds):  # in turns, so that all meet the same noise
-        for name, (_, measurement) in SYSTEMS.items():
+        for name, measurement in SYSTEMS.items():
+            if seed >= MOST_SEEDS.get(name, seeds):
+                continue
             slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
             key = f"accuracy-{slug}-{seed}"
             curves[name].append(measured(key, measurement(seed, data), results))
-    columns = ("system", "first batch", "an epoch", *speed_curves.COLUMNS_OF_GOALS, "at the end")
-    rows = [(name, *speed_curves.row(found)) for name, found in curves.items()]
-    print_table(f"{data}, seconds of training, medians of {seeds} seeds", columns, rows)
+    columns = (
+        "system",
+        "seeds",
+        "first batch",
+        "an epoch",
+        *speed_curves.COLUMNS_OF_GOALS,
+        "at the end",
+    )
+    rows = [(name, str(len(found)), *speed_curves.row(found)) for name, found in curves.items()]
+    print_table(f"{data}, seconds of training, medians", columns, rows)
     picture = PICTURE_PATH if write else OWN_RESULTS_DIR / "speed.png"
     save_figure(speed_curves.plot(curves, data), picture)
     if write:
