@@ -191,7 +191,7 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         folder.path,
     )
     keras.utils.set_random_seed(config.seed)
-    model = _build_and_compile(config, dataset)
+    model = build_and_compile(config, dataset)
     history = _read_history(folder)
     if history:
         model.load_weights(folder.checkpoint_path(len(history)))
@@ -223,7 +223,8 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
     return build_model(config.network, name=_model_name(config, dataset))
 
 
-def _build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """The model as `train` fits it: AdamW, cross-entropy on logits, accuracy."""
     model = _build(config, dataset)
     optimizer = keras.optimizers.AdamW(config.peak_learning_rate, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -317,7 +318,7 @@ def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history
     if not history:
         return "No epoch was finished, so there is no model yet."
     best = best_epoch(history)
-    model = _build_and_compile(config, dataset)
+    model = build_and_compile(config, dataset)
     model.load_weights(folder.checkpoint_path(best))
     _save_model(model, folder, config, dataset)
     accuracy = history[best - 1]["val_accuracy"]

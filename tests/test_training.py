@@ -98,7 +98,7 @@ def test_a_small_set_is_gone_through_until_the_steps_are_done(
 
 
 def test_only_kernels_decay(tiny_config: TrainConfig, few_digits: Dataset) -> None:
-    model = training._build_and_compile(tiny_config, few_digits)
+    model = training.build_and_compile(tiny_config, few_digits)
     for weight in model.trainable_variables:
         weight.assign(keras.ops.ones(weight.shape))
     zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]

@@ -1,0 +1,160 @@
+"""What `benchmark.py` measures of training with Keras, a function a process."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from speed_processes import peak_memory
+
+from keras_digitnet.config import PRESETS, TrainConfig
+from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.training import WarmupCosine, batches, build_and_compile
+
+
+class Clock(keras.callbacks.Callback):
+    """Seconds of training up to each epoch's end, and the test accuracy there.
+
+    It starts at the end of the first batch, whose seconds are `compilation`:
+    they hold the tracing and compiling of the step.
+    """
+
+    def __init__(self, test: Split) -> None:
+        super().__init__()
+        self._test = test
+        self._since = 0.0
+        self._trained = 0.0
+        self.compilation = 0.0
+        self.seconds: list[float] = []
+        self.accuracies: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self.compilation:
+            self.compilation = time.perf_counter() - self._since
+            self._since = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._trained += time.perf_counter() - self._since
+        self.seconds.append(self._trained)
+        logits = self.model.predict(self._test.images, batch_size=500, verbose=0)
+        self.accuracies.append(float(np.mean(logits.argmax(axis=1) == self._test.labels)))
+
+    def curve(self) -> dict[str, Any]:
+        return {
+            "compilation": self.compilation,
+            "seconds": self.seconds,
+            "accuracies": self.accuracies,
+            "memory": peak_memory(),
+        }
+
+
+def curve(
+    preset: str, seed: int, data: str, augmentation: str = "affine", **flags: Any
+) -> dict[str, Any]:
+    """Ours, as the flags of `keras-digitnet train` make it, on all of the training images."""
+    dataset = load_dataset(data)
+    config = _config(preset, augmentation, seed=seed, **flags)
+    train = _joined(dataset)
+    keras.utils.set_random_seed(seed)
+    model = build_and_compile(config, dataset)
+    clock = Clock(dataset.test)
+    _fit(model, train, config, len(train) // config.batch_size, clock)
+    return clock.curve()
+
+
+def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
+    """The convnet of keras.io's MNIST example, written anew from its description."""
+    dataset = load_dataset(data)
+    train = _joined(dataset)
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    test = Split((dataset.test.images / 255).astype("float32"), dataset.test.labels)
+    clock = Clock(test)
+    images = (train.images / 255).astype("float32")
+    model.fit(images, train.labels, 128, epochs, verbose=0, callbacks=[clock])
+    return clock.curve()
+
+
+def _joined(dataset: Dataset) -> Split:
+    """Nothing is held back where nothing is chosen."""
+    parts = dataset.train, dataset.validation
+    return Split(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+    )
+
+
+def throughput(preset: str, augmentation: str, steps: int) -> Callable[[], dict[str, float]]:
+    """Rounds of `fit` for so many steps: images a second, and MB of the process at most."""
+    config = _config(preset, augmentation, epochs=1)
+    dataset = _random_dataset(60_000)
+    model = build_and_compile(config, dataset)
+    _fit(model, dataset.train, config, steps)
+
+    def one_round() -> dict[str, float]:
+        start = time.perf_counter()
+        _fit(model, dataset.train, config, steps)
+        rate = steps * config.batch_size / (time.perf_counter() - start)
+        return {"rate": rate, "memory": peak_memory()}
+
+    return one_round
+
+
+def growth(preset: str, images: int) -> dict[str, float]:
+    """Seconds of an epoch over so many images, without the first batch, and MB beside them."""
+    config = _config(preset, "affine", epochs=1)
+    dataset = _random_dataset(images)
+    clock = Clock(dataset.test)
+    steps = images // config.batch_size
+    _fit(build_and_compile(config, dataset), dataset.train, config, steps, clock)
+    own = dataset.train.images.nbytes + dataset.train.labels.nbytes
+    return {"seconds": clock.seconds[-1], "memory": peak_memory() - own / 1e6}
+
+
+def _config(preset: str, augmentation: str, **flags: Any) -> TrainConfig:
+    model = replace(PRESETS[preset].model, augmentation=augmentation)
+    return TrainConfig(preset=preset, model=model, **flags)
+
+
+def _fit(
+    model: keras.Model,
+    train: Split,
+    config: TrainConfig,
+    steps: int,
+    *callbacks: keras.callbacks.Callback,
+) -> None:
+    """As `keras_digitnet.train` does, but for what it writes."""
+    model.fit(
+        batches(train, config.batch_size, steps, config.seed, 0),
+        steps_per_epoch=steps,
+        epochs=config.epochs,
+        verbose=0,
+        callbacks=[WarmupCosine(config, steps), *callbacks],
+    )
+
+
+def _random_dataset(images: int) -> Dataset:
+    """What is in the pictures does not matter to the clock; the test split is small."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (images, 28, 28, 1), "uint8")
+    labels = random.integers(0, 10, images)
+    few = Split(pixels[:100], labels[:100])
+    return Dataset("random", "random", tuple("0123456789"), Split(pixels, labels), few, few)

@@ -1,0 +1,71 @@
+"""What speed is measured with: fair peers, right times, figures that are kept."""
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY
+
+from keras_digitnet.config import PRESETS, ModelConfig
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports a module of scripts/."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("config", [TINY, PRESETS["base"].model])
+def test_direct_torch_computes_what_ours_does(
+    config: ModelConfig, speed: Callable[[str], Any]
+) -> None:
+    torch = pytest.importorskip("torch")
+    from keras_digitnet.model import build_model
+
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), "uint8")
+    ours = build_model(config)
+    direct = speed("speed_peers").DirectDigitNet(config)
+    direct.copy_weights([np.array(weight) for weight in ours.trainable_weights])
+    with torch.no_grad():
+        logits = direct(torch.tensor(images[..., 0][:, None] / 255, dtype=torch.float32))
+    np.testing.assert_allclose(logits.numpy(), np.array(ours(images)), atol=1e-4)
+
+
+def test_time_to_a_goal_is_that_of_the_first_epoch_that_reaches_it(
+    speed: Callable[[str], Any],
+) -> None:
+    curve = {"seconds": [10.0, 20.0, 30.0], "accuracies": [0.98, 0.991, 0.989]}
+    assert speed("speed_curves").time_to(0.99, curve) == 20.0
+    assert speed("speed_curves").time_to(0.995, curve) == math.inf
+
+
+def test_a_backend_that_lost_more_than_a_third_ends_the_check(
+    speed: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = speed("benchmark")
+    before = {"torch, direct": {"rate": 1000.0}, "jax, none": {"rate": 500.0}}
+    # Half as fast a machine, and no slower beside the direct net.
+    benchmark.require_no_regression(
+        before, {name: {"rate": before[name]["rate"] / 2} for name in before}
+    )
+    with pytest.raises(SystemExit):
+        benchmark.require_no_regression(before, {**before, "jax, none": {"rate": 300.0}})
+    assert "jax, none: expected about 0.50" in capsys.readouterr().err
+
+
+def test_a_measurement_is_kept_until_what_it_measures_changes(
+    speed: Callable[[str], Any], tmp_path: Path
+) -> None:
+    processes = speed("speed_processes")
+    settings = {"preset": "nano", "images": 1000}
+    what = processes.Measurement("speed_answers.growth", settings)
+    found = processes.measured("growth", what, tmp_path)
+    assert found["seconds"] > 0
+    assert processes.kept("growth", what, tmp_path) == found
+    changed = processes.Measurement("speed_answers.growth", {**settings, "images": 2000})
+    assert processes.kept("growth", changed, tmp_path) is None
