@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 GOALS = (0.990, 0.995)
 COLUMNS_OF_GOALS = tuple(f"to {goal:.1%}" for goal in GOALS)
@@ -61,6 +62,7 @@ def plot(systems: dict[str, list[Curve]], data: str) -> Figure:
         ylim=(97, 99.8),
         title=f"{data}: a point is the end of an epoch, median of the seeds",
     )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False, loc="lower right")
     return figure

@@ -109,7 +109,7 @@ class Worker:
         environment.pop("KERAS_BACKEND", None)
         if measurement.backend:
             environment["KERAS_BACKEND"] = measurement.backend
-        self._messages = tempfile.TemporaryFile("w+")
+        self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115  # `__exit__` closes it
         self._process = subprocess.Popen(
             [sys.executable, __file__, module, function, json.dumps(measurement.settings)],
             env=environment,
