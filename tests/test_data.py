@@ -410,7 +410,9 @@ def test_a_bad_idx_file_is_one_message_with_its_path(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"plain bytes", gzip.compress(idx(IMAGES))[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"plain bytes", gzip.compress(idx(IMAGES))[:-9]], ids=["plain", "truncated"]
+)
 def test_a_damaged_gzip_file_is_one_message(tmp_path: Path, content: bytes) -> None:
     folder = save_idx_folder(tmp_path, IMAGES, np.arange(20) % 10, suffix=".gz")
     (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
