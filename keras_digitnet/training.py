@@ -197,7 +197,8 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         model.load_weights(folder.checkpoint_path(len(history)))
     kept = ""
     try:
-        _fit_or_keep_best(model, folder, config, dataset, history, verbose)
+        with _best_kept(folder, config, dataset, history):
+            _fit(model, folder, config, dataset, history, verbose)
         temperature = _save_model(model, folder, config, dataset)
         kept = f" The model is kept: {folder.model_path}."
         if config.export and not (folder.servable_dir / "1").exists():
@@ -244,17 +245,13 @@ def _model_name(config: TrainConfig, dataset: Dataset) -> str:
     return f"digitnet_{config.preset}_{letters}"
 
 
-def _fit_or_keep_best(
-    model: keras.Model,
-    folder: RunFolder,
-    config: TrainConfig,
-    dataset: Dataset,
-    history: History,
-    verbose: int | str,
-) -> None:
-    """Trains to the end; whatever else ends it, the best model is saved and the message says so."""
+@contextlib.contextmanager
+def _best_kept(
+    folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History
+) -> Iterator[None]:
+    """Whatever ends training early, the best model is saved and the message says so."""
     try:
-        _fit(model, folder, config, dataset, history, verbose)
+        yield
     except (_DivergedError, TrainingInterrupted) as stop:
         stop.args = (f"{stop} {_keep_best(folder, config, dataset, history)}",)
         raise
