@@ -9,6 +9,7 @@ runs/speed, with --write in scripts/results/speed; delete a file there to
 measure it again. Another machine or version of a library measures anew.
 """
 
+import functools
 import hashlib
 import os
 import statistics
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ import readme
 import speed_curves
 import speed_processes
 import typer
-from speed_processes import Measurement, Worker, measured
+from speed_processes import Measurement, Worker, measured, once
 
 from keras_digitnet.cli import print_table
 from keras_digitnet.config import EXPORT_FORMATS
@@ -138,21 +139,21 @@ def training(
             systems[f"{backend}, {augmentation}"] = Measurement(
                 "speed_training.throughput", settings, backend
             )
-    results = RESULTS_DIR if write or check else OWN_RESULTS_DIR
+    results = RESULTS_DIR if write else OWN_RESULTS_DIR
     name = f"training-{preset}"
-    before = _kept_or_exit(results / f"{name}.json") if check else None
-    found = None if check else speed_processes.kept(name, systems, results)
-    if found is None:
+
+    def measure() -> dict[str, Any]:
         every = list(speed_processes.in_turns(systems, rounds))
-        found = {
+        return {
             key: {
                 "rate": statistics.median(one[key]["rate"] for one in every),
                 "memory": every[-1][key]["memory"],
             }
             for key in systems
         }
-        if not check:
-            speed_processes.keep(name, systems, results, found)
+
+    before = _kept_or_exit(RESULTS_DIR / f"{name}.json") if check else None
+    found = measure() if check else once(name, systems, results, measure)
     direct = found["torch, direct"]["rate"]
     columns = (
         "backend",
@@ -237,31 +238,30 @@ def formats(data: Data = "mnist", write: Write = False) -> None:
     for preset in ("base", "small", "nano"):
         keras_path = preset_dir(preset) / "model.keras"
         model = {"sha256": hashlib.sha256(keras_path.read_bytes()).hexdigest(), "data": data}
-        rows = speed_processes.kept(f"formats-{preset}", model, results)
-        if rows is None:
-            with tempfile.TemporaryDirectory() as folder:
-                rows = list(_format_rows(keras_path, Path(folder), data))
-            speed_processes.keep(f"formats-{preset}", model, results, rows)
+        with tempfile.TemporaryDirectory() as folder:
+            measure = functools.partial(_format_rows, keras_path, Path(folder), data)
+            rows = once(f"formats-{preset}", model, results, measure)
         print_table(preset, columns, rows)
         tables.append(f"`{preset}`:\n\n{readme.table(columns, rows)}")
     if write:
         readme.write_block("formats", "\n\n".join(tables))
 
 
-def _format_rows(keras_path: Path, folder: Path, data: str) -> Iterator[tuple[str, ...]]:
+def _format_rows(keras_path: Path, folder: Path, data: str) -> list[tuple[str, ...]]:
     from keras_digitnet.export import export_model
 
     artifacts = export_model(keras_path, folder, EXPORT_FORMATS)
     artifacts += export_model(keras_path, folder, ["litert"], "int8")
     paths = [(keras_path, "Keras", keras_path.stat().st_size, "")]
     paths += [(each.path, each.format, each.size, f"{each.difference:.0e}") for each in artifacts]
+    rows = []
     for path, name, size, difference in paths:
         found = []
         for cores in (1, 2):
             settings = {"path": str(path), "data": data, "cores": cores}
             with Worker(Measurement("speed_answers.model", settings)) as worker:
                 found.append(worker.answer())
-        yield (
+        row = (
             name,
             f"{size / 1e3:,.0f} kB",
             difference,
@@ -269,6 +269,8 @@ def _format_rows(keras_path: Path, folder: Path, data: str) -> Iterator[tuple[st
             *(f"{each['milliseconds']:.2f} ms" for each in found),
             *(f"{each['rate']:,.0f}" for each in found),
         )
+        rows.append(row)
+    return rows
 
 
 @app.command()
@@ -280,16 +282,18 @@ def shell(write: Write = False) -> None:
     rows = []
     for arguments in commands:
         name = f"shell-{arguments[0].strip('-')}"
-        seconds = speed_processes.kept(name, arguments[:1], results)
-        if seconds is None:
-            seconds = statistics.median(_seconds_of(arguments) for _ in range(9))
-            speed_processes.keep(name, arguments[:1], results, seconds)
+        measure = functools.partial(_median_seconds_of, arguments)
+        seconds = once(name, arguments[:1], results, measure)
         shown = [Path(argument).name for argument in arguments]
         rows.append((f"`keras-digitnet {' '.join(shown)}`", f"{seconds:.2f} s"))
     columns = ("command", "from a cold shell")
     print_table("medians of 9", columns, rows)
     if write:
         _write("speed-shell", columns, rows)
+
+
+def _median_seconds_of(arguments: list[str]) -> float:
+    return statistics.median(_seconds_of(arguments) for _ in range(9))
 
 
 def _seconds_of(arguments: list[str]) -> float:

@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,12 +62,29 @@ def machine_line() -> str:
 
 def measured(name: str, measurement: Measurement, results: Path) -> Any:
     """What the process returns; kept in `results` as `name`, and measured once."""
-    found = kept(name, measurement, results)
+
+    def measure() -> Any:
+        with Worker(measurement) as worker:
+            return worker.answer()
+
+    return once(name, measurement, results, measure)
+
+
+def once(name: str, what: Any, results: Path, measure: Callable[[], Any]) -> Any:
+    """The result kept as `name`, else what `measure` returns now, which is then kept.
+
+    Args:
+        name: Of the file in `results`.
+        what: Tells what is measured, as JSON can hold it; another one is measured anew.
+        results: The folder.
+        measure: Measures.
+    """
+    found = kept(name, what, results)
     if found is None:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        with Worker(measurement) as worker:
-            found = worker.answer()
-        keep(name, measurement, results, found)
+        found = measure()
+        results.mkdir(parents=True, exist_ok=True)
+        write_json(results / f"{name}.json", {**_described(what), "result": found})
     return found
 
 
@@ -77,11 +94,6 @@ def kept(name: str, what: Any, results: Path) -> Any:
     saved = read_json(path) if path.is_file() else {}
     here = _described(what)
     return saved["result"] if {key: saved.get(key) for key in here} == here else None
-
-
-def keep(name: str, what: Any, results: Path, result: Any) -> None:
-    results.mkdir(parents=True, exist_ok=True)
-    write_json(results / f"{name}.json", {**_described(what), "result": result})
 
 
 def _described(what: Any) -> dict[str, Any]:
