@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from speed_processes import peak_memory
+from speed_processes import Stopwatch, peak_memory
 from torch import nn
 from torch.nn import functional
 
@@ -207,26 +207,17 @@ def curve(peer: str, epochs: int, seed: int, data: str) -> dict[str, Any]:
     net = recipe.build()
     optimizer = recipe.optimizer(net.parameters())
     after_step = recipe.schedule(optimizer, math.ceil(len(images) / recipe.batch_size), epochs)
-    compilation = trained = 0.0
-    seconds, accuracies = [], []
+    watch = Stopwatch()
     for _ in range(epochs):
         net.train()
-        since = time.perf_counter()
+        watch.start_epoch()
         for index in torch.randperm(len(images)).split(recipe.batch_size):
             _step(net, optimizer, images[index], labels[index])
             after_step()
-            if not compilation:
-                compilation = time.perf_counter() - since
-                since = time.perf_counter()
-        trained += time.perf_counter() - since
-        seconds.append(trained)
-        accuracies.append(_accuracy(net, test_images, test_labels))
-    return {
-        "compilation": compilation,
-        "seconds": seconds,
-        "accuracies": accuracies,
-        "memory": peak_memory(),
-    }
+            watch.end_batch()
+        watch.end_epoch()
+        watch.accuracies.append(_accuracy(net, test_images, test_labels))
+    return watch.curve()
 
 
 def throughput(preset: str, steps: int) -> Callable[[], dict[str, float]]:

@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -155,6 +156,41 @@ class Worker:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self.answer()
+
+
+class Stopwatch:
+    """Seconds of training up to each epoch's end, and the test accuracy there.
+
+    It starts at the end of the first batch, whose seconds are `compilation`:
+    they hold the tracing and compiling of the step.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._trained = 0.0
+        self.compilation = 0.0
+        self.seconds: list[float] = []
+        self.accuracies: list[float] = []
+
+    def start_epoch(self) -> None:
+        self._since = time.perf_counter()
+
+    def end_batch(self) -> None:
+        if not self.compilation:
+            self.compilation = time.perf_counter() - self._since
+            self._since = time.perf_counter()
+
+    def end_epoch(self) -> None:
+        self._trained += time.perf_counter() - self._since
+        self.seconds.append(self._trained)
+
+    def curve(self) -> dict[str, Any]:
+        return {
+            "compilation": self.compilation,
+            "seconds": self.seconds,
+            "accuracies": self.accuracies,
+            "memory": peak_memory(),
+        }
 
 
 def peak_memory() -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from speed_processes import peak_memory
+from speed_processes import Stopwatch, peak_memory
 
 from keras_digitnet.config import PRESETS, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
@@ -15,42 +15,23 @@ from keras_digitnet.training import WarmupCosine, batches, build_and_compile
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of training up to each epoch's end, and the test accuracy there.
-
-    It starts at the end of the first batch, whose seconds are `compilation`:
-    they hold the tracing and compiling of the step.
-    """
+    """Stops the seconds of `fit`, and scores the test images after each epoch."""
 
     def __init__(self, test: Split) -> None:
         super().__init__()
         self._test = test
-        self._since = 0.0
-        self._trained = 0.0
-        self.compilation = 0.0
-        self.seconds: list[float] = []
-        self.accuracies: list[float] = []
+        self.watch = Stopwatch()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._since = time.perf_counter()
+        self.watch.start_epoch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if not self.compilation:
-            self.compilation = time.perf_counter() - self._since
-            self._since = time.perf_counter()
+        self.watch.end_batch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._trained += time.perf_counter() - self._since
-        self.seconds.append(self._trained)
+        self.watch.end_epoch()
         logits = self.model.predict(self._test.images, batch_size=500, verbose=0)
-        self.accuracies.append(float(np.mean(logits.argmax(axis=1) == self._test.labels)))
-
-    def curve(self) -> dict[str, Any]:
-        return {
-            "compilation": self.compilation,
-            "seconds": self.seconds,
-            "accuracies": self.accuracies,
-            "memory": peak_memory(),
-        }
+        self.watch.accuracies.append(float(np.mean(logits.argmax(axis=1) == self._test.labels)))
 
 
 def curve(
@@ -64,7 +45,7 @@ def curve(
     model = build_and_compile(config, dataset)
     clock = Clock(dataset.test)
     _fit(model, train, config, len(train) // config.batch_size, clock)
-    return clock.curve()
+    return clock.watch.curve()
 
 
 def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
@@ -90,7 +71,7 @@ def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
     clock = Clock(test)
     images = (train.images / 255).astype("float32")
     model.fit(images, train.labels, 128, epochs, verbose=0, callbacks=[clock])
-    return clock.curve()
+    return clock.watch.curve()
 
 
 def _joined(dataset: Dataset) -> Split:
@@ -126,7 +107,7 @@ def growth(preset: str, images: int) -> dict[str, float]:
     steps = images // config.batch_size
     _fit(build_and_compile(config, dataset), dataset.train, config, steps, clock)
     own = dataset.train.images.nbytes + dataset.train.labels.nbytes
-    return {"seconds": clock.seconds[-1], "memory": peak_memory() - own / 1e6}
+    return {"seconds": clock.watch.seconds[-1], "memory": peak_memory() - own / 1e6}
 
 
 def _config(preset: str, augmentation: str, **flags: Any) -> TrainConfig:
