@@ -226,12 +226,12 @@ def formats(data: Data = "mnist", write: Write = False) -> None:
     columns = (
         "format",
         "size",
-        "largest difference",
-        "test accuracy",
-        "one digit, 1 core",
-        "2 cores",
-        "digits a second, 1 core",
-        "2 cores",
+        "difference",
+        "accuracy",
+        "1 digit, 1 core",
+        "1 digit, 2 cores",
+        "digits/s, 1 core",
+        "digits/s, 2 cores",
     )
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     tables = []
