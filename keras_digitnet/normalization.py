@@ -124,7 +124,7 @@ def darkness(grey: np.ndarray) -> np.ndarray:
     paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
     paper = cv2.medianBlur(paper, min(window // 4 | 1, 255))
     paper = cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    smooth = cv2.GaussianBlur(grey, (0, 0), float(np.clip(side / 256, 0.1, 1)))  # camera noise
+    smooth = cv2.GaussianBlur(grey, (0, 0), float(np.clip(side / 256, 0.1, 0.7)))  # camera noise
     missing = cv2.subtract(paper, smooth).astype(np.float32)
     return missing / np.maximum(paper, 32)  # noise in black shadow is no ink
 

@@ -49,6 +49,7 @@ _MOST_PIECES = 10
 # they like, and the others. Digits in a row are a little narrower than MNIST's.
 _ASPECT_OF_ONE = (0.25, 0.3)
 _ASPECT = (0.65, 0.25)
+_DEAREST_ASPECT = 7.0
 # MNIST's ones are bars. Others write them with a flag, which the model takes for a 7, but never for
 # as clear a 7: a 1 is so much likelier there than it thinks.
 _ODDS_OF_FLAG = 20.0
@@ -163,8 +164,8 @@ def read(
         classifier = load("base")
     grey = read_grey(picture)
     working = shrunk(grey, _LARGEST)
-    ink = outlined(darkness(working))
-    lines = [_read_line(ink, line, classifier) for line in _lines(_pieces(ink))]
+    ink, pieces_of_lines = _ink_and_lines(darkness(working))
+    lines = [_read_line(ink, pieces, classifier) for pieces in pieces_of_lines]
     lines = [line for line in lines if line]
     if not lines:
         raise DigitNetError(
@@ -272,6 +273,39 @@ def _digit(
     )
 
 
+def _ink_and_lines(dark: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
+    """The ink, and the pieces of each line of text, lines from top to bottom.
+
+    Where only the picture's edge bounds all of a line, it is no ink but a corner of a shadow. That
+    may be darker than faint digits, so these are looked for again without it.
+    """
+    import cv2
+
+    ink = outlined(dark)
+    lines = _lines(_pieces(ink))
+    shadows = [piece for line in lines if _is_shadow(line, dark.shape) for piece in line]
+    if not shadows:
+        return ink, lines
+    mask = _mask_of(shadows, (0, 0, dark.shape[1], dark.shape[0]))
+    ink_inside = outlined(np.where(cv2.dilate(mask, np.ones((7, 7), np.uint8)), 0, dark))
+    inside = [line for line in _lines(_pieces(ink_inside)) if not _is_shadow(line, dark.shape)]
+    tallest = max(line[0].height for line in lines)
+    if any(line[0].height > 0.2 * tallest for line in inside):
+        return ink_inside, inside
+    return ink, lines
+
+
+def _is_shadow(line: list[_Piece], shape: tuple[int, ...]) -> bool:
+    """Whether each of its pieces lies along an edge of the picture with much of a side."""
+    return all(
+        (piece.top == 0 and piece.mask[0].mean() > 0.4)
+        or (piece.bottom == shape[0] and piece.mask[-1].mean() > 0.4)
+        or (piece.left == 0 and piece.mask[:, 0].mean() > 0.4)
+        or (piece.right == shape[1] and piece.mask[:, -1].mean() > 0.4)
+        for piece in line
+    )
+
+
 def _pieces(ink: np.ndarray) -> list[_Piece]:
     """The connected ink that may be a digit, several, or a part of one."""
     import cv2
@@ -314,20 +348,30 @@ def _lines(pieces: list[_Piece]) -> list[list[_Piece]]:
     """The pieces of each line of text, lines from top to bottom."""
     lines: list[list[_Piece]] = []
     for piece in sorted(pieces, key=lambda piece: -piece.height):
-        middle = (piece.top + piece.bottom) / 2
-        for line in lines:
-            away = [abs(other.left - piece.left) for other in line]
-            reach = max(min(away), line[0].height)
-            near = [other for other, x in zip(line, away, strict=True) if x <= reach]
-            if min(p.top for p in near) <= middle <= max(p.bottom for p in near):
-                line.append(piece)
-                break
+        away = [_off_line(piece, line) for line in lines]
+        nearest = min(range(len(lines)), key=away.__getitem__, default=None)
+        if nearest is not None and away[nearest] <= _off_line_at_most(piece, lines[nearest]):
+            lines[nearest].append(piece)
         else:
             lines.append([piece])
     # What stands alone and low is a dash or dirt.
     tallest = max((line[0].height for line in lines), default=0)
     lines = [line for line in lines if line[0].height >= _LOWEST * tallest]
     return sorted(lines, key=lambda line: line[0].top)
+
+
+def _off_line(piece: _Piece, line: list[_Piece]) -> float:
+    """How far its middle lies above or below the pieces of the line that are near it."""
+    away = [abs(other.left - piece.left) for other in line]
+    reach = max(min(away), line[0].height)
+    near = [other for other, x in zip(line, away, strict=True) if x <= reach]
+    middle = (piece.top + piece.bottom) / 2
+    return max(min(p.top for p in near) - middle, middle - max(p.bottom for p in near), 0)
+
+
+def _off_line_at_most(piece: _Piece, line: list[_Piece]) -> float:
+    """A bar of a 5 may float above its line; what is as high as a digit stands in it."""
+    return 0.35 * line[0].height if piece.height < _LOWEST * line[0].height else 0.0
 
 
 # One line
@@ -356,7 +400,8 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
         is_one = classifier.classes[int(probabilities.argmax())] == "1"
         usual, deviation = _ASPECT_OF_ONE if is_one else _ASPECT
         if not is_one or candidate.aspect > usual:
-            candidate.cost += ((candidate.aspect - usual) / deviation) ** 2 / 2
+            unusual = ((candidate.aspect - usual) / deviation) ** 2 / 2
+            candidate.cost += min(_DEAREST_ASPECT, unusual)
         candidate.cost += _COST_OF_DOUBT * max(0.0, _SURE - _log_odds(probabilities))
     dirt = [float(np.clip(p.mask.sum() / (height * thickness), 0.3, 1)) for p in pieces]
     return _cheapest(candidates, [_COST_OF_DIRT * share for share in dirt])
@@ -379,7 +424,7 @@ def _log_odds(probabilities: np.ndarray) -> float:
 def _is_tall(piece: _Piece, height: float) -> bool:
     """Whether it is a digit by itself, or several; a low zero is, a dash is not."""
     rows, columns = piece.mask.shape
-    round_ = 0.2 * height < columns < 1.6 * rows and piece.mask.mean() < 0.8
+    round_ = 0.2 * height < columns < 3 * rows and piece.mask.mean() < 0.8
     return rows >= _LOWEST * height or (rows >= 0.3 * height and round_)
 
 
@@ -390,7 +435,7 @@ def _is_part(piece: _Piece, tall: list[_Piece], height: float) -> bool:
         piece.height > 0.1 * height
         and width <= 1.2 * height
         and any(
-            min(piece.end, other.end) - max(piece.start, other.start) >= 0.6 * width
+            min(piece.end, other.end) - max(piece.start, other.start) >= 0.2 * width
             and piece.bottom > other.top - 0.35 * height
             and piece.top < other.bottom + 0.1 * height
             for other in tall

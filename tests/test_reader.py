@@ -21,6 +21,10 @@ STROKES = {
     "2": [[(4, 22), (16, 4), (38, 2), (52, 18), (48, 40), (4, 98), (60, 96)]],
     "3": [[(4, 8), (34, 2), (52, 16), (46, 38), (22, 48), (50, 58), (54, 82), (34, 98), (2, 92)]],
     "4": [[(34, 0), (2, 62), (60, 62)], [(44, 34), (42, 100)]],
+    "5": [
+        [(6, 44), (30, 34), (54, 52), (50, 84), (28, 98), (4, 86)],
+        [(40, 2), (84, -8)],
+    ],
     "7": [[(2, 4), (58, 4), (22, 100)]],
 }
 
@@ -92,6 +96,25 @@ def test_a_photo_with_a_shadow_and_a_blackboard_are_read(base: Classifier) -> No
     photo = np.clip(pixels * shadow + noise, 0, 1)
     assert kd.read(photo, base).text == "4032"
     assert kd.read(1 - pixels, base).text == "4032"
+
+
+def test_a_bar_that_floats_above_the_line_belongs_to_its_digit(base: Classifier) -> None:
+    assert kd.read(write("3571", gap=50), base).text == "3571"
+
+
+def test_the_corner_of_a_shadow_is_no_digit_and_hides_none(base: Classifier) -> None:
+    faint = np.asarray(write("4032", ink=190))
+    y, x = np.indices(faint.shape)
+    for corner in (x + 5 * y < 300, x + 2 * y < 120, x - 4 * y > faint.shape[1] - 260):
+        assert kd.read(np.where(corner, 0.4, 1) * faint / 255, base).text == "4032"
+
+
+@pytest.mark.parametrize("text", ["7", "0", "71", "47\n13"])
+def test_digits_that_fill_their_picture_are_read(base: Classifier, text: str) -> None:
+    pixels = np.asarray(write(text))
+    rows, columns = np.nonzero(pixels < 128)
+    tight = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert kd.read(tight, base).text == text
 
 
 def test_a_digit_in_doubt_is_a_question_mark(base: Classifier) -> None:
