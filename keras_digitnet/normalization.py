@@ -99,7 +99,7 @@ def shrunk(grey: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
-def darkness(grey: np.ndarray) -> np.ndarray:
+def darkness(grey: np.ndarray, beyond: bool = False) -> np.ndarray:
     """How much darker than the paper around it each pixel is, or lighter on dark paper.
 
     Shadows go with the paper: it is what stays when every stroke is painted
@@ -107,6 +107,8 @@ def darkness(grey: np.ndarray) -> np.ndarray:
 
     Args:
         grey: `(H, W)` uint8.
+        beyond: Whether what lies along the picture's edges goes on beyond them;
+            then a shadow's corner is no stroke.
 
     Returns:
         `(H, W)` float32, from 0 to 1, the fraction of the paper's light that is
@@ -121,8 +123,11 @@ def darkness(grey: np.ndarray) -> np.ndarray:
     # Wider than any stroke, else strokes count as paper; no wider, else shadows count as ink.
     side = max(small.shape)
     window = int(np.clip(3 * stroke_width(strokes), side / 8, side / 2)) | 1
-    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
+    margin = window // 2 if beyond else 0
+    paper = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    paper = cv2.morphologyEx(paper, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
     paper = cv2.medianBlur(paper, min(window // 4 | 1, 255))
+    paper = paper[margin : margin + small.shape[0], margin : margin + small.shape[1]]
     paper = cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     smooth = cv2.GaussianBlur(grey, (0, 0), float(np.clip(side / 256, 0.1, 0.7)))  # camera noise
     missing = cv2.subtract(paper, smooth).astype(np.float32)

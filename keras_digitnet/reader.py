@@ -164,7 +164,7 @@ def read(
         classifier = load("base")
     grey = read_grey(picture)
     working = shrunk(grey, _LARGEST)
-    ink, pieces_of_lines = _ink_and_lines(darkness(working))
+    ink, pieces_of_lines = _ink_and_lines(working)
     lines = [_read_line(ink, pieces, classifier) for pieces in pieces_of_lines]
     lines = [line for line in lines if line]
     if not lines:
@@ -273,7 +273,7 @@ def _digit(
     )
 
 
-def _ink_and_lines(dark: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
+def _ink_and_lines(grey: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
     """The ink, and the pieces of each line of text, lines from top to bottom.
 
     Where only the picture's edge bounds all of a line, it is no ink but a corner of a shadow. That
@@ -281,14 +281,15 @@ def _ink_and_lines(dark: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
     """
     import cv2
 
-    ink = outlined(dark)
+    ink = outlined(darkness(grey))
     lines = _lines(_pieces(ink))
-    shadows = [piece for line in lines if _is_shadow(line, dark.shape) for piece in line]
+    shadows = [piece for line in lines if _is_shadow(line, grey.shape) for piece in line]
     if not shadows:
         return ink, lines
-    mask = _mask_of(shadows, (0, 0, dark.shape[1], dark.shape[0]))
-    ink_inside = outlined(np.where(cv2.dilate(mask, np.ones((7, 7), np.uint8)), 0, dark))
-    inside = [line for line in _lines(_pieces(ink_inside)) if not _is_shadow(line, dark.shape)]
+    mask = _mask_of(shadows, (0, 0, grey.shape[1], grey.shape[0]))
+    near = cv2.dilate(mask, np.ones((7, 7), np.uint8))
+    ink_inside = outlined(np.where(near, 0, darkness(grey, beyond=True)))
+    inside = [line for line in _lines(_pieces(ink_inside)) if not _is_shadow(line, grey.shape)]
     tallest = max(line[0].height for line in lines)
     if any(line[0].height > 0.2 * tallest for line in inside):
         return ink_inside, inside

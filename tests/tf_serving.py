@@ -43,7 +43,6 @@ class Model:
             name: json_format.MessageToDict(
                 signature,
                 preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
             )
             for name, signature in proto.meta_graphs[0].signature_def.items()
         }
