@@ -25,6 +25,9 @@ SIDE = 28
 
 # What decodes in about half a gigabyte.
 _MOST_PIXELS = 64_000_000
+# So often the largest picture's JPEG may go over its pixels, a smaller one's more often: some
+# seconds. Ten is usual for one that appears bit by bit.
+_MOST_SCANS = 20
 
 # What counts as a picture in a folder; a file that is named itself may be called anything.
 _SUFFIXES = (
@@ -127,7 +130,7 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]") -> T:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; the pixels decide
             if isinstance(picture, Image.Image):
-                return convert(_of_bearable_size(picture))
+                return convert(_bearable(picture))
             if isinstance(picture, bytes):
                 file: Any = io.BytesIO(picture)
             elif os.path.isfile(picture):  # noqa: PTH113  (a pipe would be waited for)
@@ -135,7 +138,7 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]") -> T:
             else:
                 raise FileNotFoundError
             with Image.open(file, formats=_FORMATS) as opened:
-                return convert(_of_bearable_size(opened))
+                return convert(_bearable(opened))
     except Exception as error:  # Pillow lets through whatever its decoders raise
         received = _said(picture, error)
         raise DigitNetError(
@@ -148,13 +151,28 @@ def name_of(picture: "Picture") -> str:
     return str(picture) if isinstance(picture, str | os.PathLike) else "picture"
 
 
-def _of_bearable_size(picture: "Image.Image") -> "Image.Image":
+def _bearable(picture: "Image.Image") -> "Image.Image":
     width, height = picture.size
     if width * height > _MOST_PIXELS:
         raise ValueError(
             f"{width}x{height} pixels; make it smaller, at most {_MOST_PIXELS // 10**6} million"
         )
+    scans = _scans(picture)
+    if width * height * scans > _MOST_PIXELS * _MOST_SCANS:
+        raise ValueError(f"a JPEG that goes over its pixels {scans:,} times; save it anew")
     return picture
+
+
+def _scans(picture: "Image.Image") -> int:
+    """How often a JPEG that was not read yet goes over its pixels, by its start-of-scan markers."""
+    file = getattr(picture, "fp", None)
+    if file is None or picture.format not in ("JPEG", "MPO"):
+        return 1
+    place = file.tell()
+    file.seek(0)
+    scans = sum(chunk.count(b"\xff\xda") for chunk in iter(lambda: file.read(1 << 20), b""))
+    file.seek(place)
+    return scans
 
 
 def _colour(picture: "Image.Image") -> "Image.Image":

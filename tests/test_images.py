@@ -1,4 +1,5 @@
 import contextlib
+import io
 import os
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
     Image.new("1", (30_000, 30_000)).save(tmp_path / "y.png")
     with pytest.raises(DigitNetError, match="expected an image; received: "):
         read_grey(tmp_path / "y.png")
+
+
+def jpeg_of_scans(side: int, count: int) -> bytes:
+    """A colour JPEG whose last scan comes again and again."""
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), np.uint8))
+    file = io.BytesIO()
+    picture.resize((side, side)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
+def test_a_jpeg_of_too_many_scans_is_not_decoded() -> None:
+    """libjpeg would be busy with a few megabytes for minutes."""
+    with pytest.raises(DigitNetError, match="a JPEG that goes over its pixels 1,000 times"):
+        read_grey(jpeg_of_scans(2000, 1000))
+    assert read_grey(jpeg_of_scans(2000, 20)).shape == (2000, 2000)
+    assert read_grey(jpeg_of_scans(64, 1000)).shape == (64, 64)
 
 
 @pytest.mark.parametrize(
