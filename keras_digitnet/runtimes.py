@@ -357,8 +357,9 @@ def open_litert(path: Path) -> Runtime:
 
 
 def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
-    """What has a value before the rest gets its memory."""
+    """What has a value before the rest gets its memory, and the scales of what has eight bits."""
     for detail in interpreter.get_tensor_details():
+        yield detail["quantization_parameters"]["scales"]
         with contextlib.suppress(ValueError):
             yield interpreter.get_tensor(detail["index"])
 

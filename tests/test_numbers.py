@@ -65,6 +65,25 @@ def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) 
         export.export_model(tmp_path / "model.keras", tmp_path / "out")
 
 
+def test_scales_of_eight_bits(tmp_path: Path) -> None:
+    """The integers of an int8 file are always numbers; what they are multiplied by may not be."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    (artifact,) = export.export_model(
+        ROOT / "saved_models" / "nano" / "model.keras", tmp_path, ["litert"], "int8"
+    )
+    path = Path(artifact.path)
+    details = Interpreter(str(path)).get_tensor_details()
+    scales = [detail["quantization_parameters"]["scales"] for detail in details]
+    content = path.read_bytes()
+    kernels = [scale.tobytes() for scale in scales if scale.size > 1]
+    assert kernels
+    for scale in kernels:
+        assert scale in content
+        path.write_bytes(content.replace(scale, np.float32(np.nan).tobytes() + scale[4:], 1))
+        refused(path, "expected finite weights; received: NaN or infinity")
+
+
 @pytest.mark.backends
 @pytest.mark.parametrize("value", VALUES)
 def test_weights_of_a_keras_file(tmp_path: Path, value: float) -> None:
