@@ -129,7 +129,9 @@ def darkness(grey: np.ndarray, beyond: bool = False) -> np.ndarray:
     paper = cv2.medianBlur(paper, min(window // 4 | 1, 255))
     paper = paper[margin : margin + small.shape[0], margin : margin + small.shape[1]]
     paper = cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    smooth = cv2.GaussianBlur(grey, (0, 0), float(np.clip(side / 256, 0.1, 0.7)))  # camera noise
+    # Camera noise; of a line, its height tells how fine the strokes are that it may blur.
+    blur = float(np.clip(min(side, 1.7 * small.shape[0]) / 256, 0.1, 1))
+    smooth = cv2.GaussianBlur(grey, (0, 0), blur)
     missing = cv2.subtract(paper, smooth).astype(np.float32)
     return missing / np.maximum(paper, 32)  # noise in black shadow is no ink
 

@@ -38,6 +38,8 @@ _LARGEST = 2048
 # In heights of a usual digit: what is lower is a dot, a dash, or a part of the digit that it lies
 # over or under ...
 _LOWEST = 0.45
+# ... the bar of a 5 floats so far above it or its line at most ...
+_FLOATING = 0.35
 # ... no digit is wider, whatever it is written with ...
 _WIDEST = 1.6
 # ... and cuts through touching digits are so far apart at least.
@@ -372,7 +374,7 @@ def _off_line(piece: _Piece, line: list[_Piece]) -> float:
 
 def _off_line_at_most(piece: _Piece, line: list[_Piece]) -> float:
     """A bar of a 5 may float above its line; what is as high as a digit stands in it."""
-    return 0.35 * line[0].height if piece.height < _LOWEST * line[0].height else 0.0
+    return _FLOATING * line[0].height if piece.height < _LOWEST * line[0].height else 0.0
 
 
 # One line
@@ -437,7 +439,7 @@ def _is_part(piece: _Piece, tall: list[_Piece], height: float) -> bool:
         and width <= 1.2 * height
         and any(
             min(piece.end, other.end) - max(piece.start, other.start) >= 0.2 * width
-            and piece.bottom > other.top - 0.35 * height
+            and piece.bottom > other.top - _FLOATING * height
             and piece.top < other.bottom + 0.1 * height
             for other in tall
         )
