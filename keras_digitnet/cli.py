@@ -189,7 +189,8 @@ def train(
     with _messages(quiet, as_json):
         if resume:
             _refuse_settings(context)
-            select_backend(backend or RunFolder(resume).read_config()["backend"])
+            used = backend or RunFolder(resume).read_config()["backend"]
+            select_backend(used, for_training=True)
             from keras_digitnet import training
 
             run = training.resume(resume, verbose=_verbosity(quiet))
@@ -209,7 +210,7 @@ def train(
                 export=export,
             )
             model = replace(config.network, augmentation=augmentation)
-            select_backend(backend)
+            select_backend(backend, for_training=True)
             from keras_digitnet import training
 
             run = training.train(

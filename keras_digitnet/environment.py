@@ -1,6 +1,7 @@
 """Which backend computes, on what, and in which versions; Apple's plugin included."""
 
 import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -38,8 +39,13 @@ _PACKAGES = (
 )
 
 
-def select_backend(name: str | None = None) -> str:
+def select_backend(name: str | None = None, for_training: bool = False) -> str:
     """Settles the backend before Keras is imported: `name`, else `KERAS_BACKEND`, else TensorFlow.
+
+    Args:
+        name: One of `BACKENDS`.
+        for_training: Whether the process is there to train; on JAX it then
+            keeps the memory that it frees, for good.
 
     Raises:
         DigitNetError: No such backend, it is not installed, it cannot start on
@@ -61,6 +67,8 @@ def select_backend(name: str | None = None) -> str:
     if name == "tensorflow" and (problem := metal_problem()):
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
+    if for_training and name == "jax":
+        _keep_freed_memory()
     try:
         with native_notes_dropped():
             devices(name)
@@ -85,6 +93,25 @@ def import_extra(module: str, extra: str) -> Any:
             f"{module.partition('.')[0]}: expected this package; received: {first_line(error)}. "
             f"Install it: pip install 'keras_digitnet[{extra}]'"
         ) from None
+
+
+def _keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees, from now on, where the C library is glibc.
+
+    XLA takes the memory of each training step anew and gives it back after it;
+    that Linux then hands it out page by page makes a third of a step of `base`.
+    It counts only before a library starts its threads.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in (
+            (-8, 1),  # M_ARENA_MAX: one heap for all threads, since others cannot grow so large
+            (-4, 0),  # M_MMAP_MAX: nothing beside the heap
+            (-1, -1),  # M_TRIM_THRESHOLD: the heap does not shrink
+        ):
+            mallopt(option, value)
 
 
 @contextlib.contextmanager

@@ -173,6 +173,28 @@ def batches(
             yield split.images[index], split.labels[index]
 
 
+def feed(split: Split, batch_size: int, steps: int, seed: int, first_epoch: int = 0) -> Any:
+    """`batches` as `Model.fit` takes them best.
+
+    Keras would hand them to TensorFlow as a data set whose buffers TensorFlow
+    tunes as it goes, in a thread that sleeps ever longer. At the end of `fit`
+    it may be waited for: as long again as the training took, a minute at most.
+    """
+    endless = batches(split, batch_size, steps, seed, first_epoch)
+    if keras.backend.backend() != "tensorflow":
+        return endless
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    signature = tuple(
+        tf.TensorSpec((batch_size, *array.shape[1:]), array.dtype)
+        for array in (split.images, split.labels)
+    )
+    dataset = tf.data.Dataset.from_generator(lambda: endless, output_signature=signature)
+    return dataset.prefetch(2).with_options(options)
+
+
 # The run, step by step
 
 
@@ -272,7 +294,7 @@ def _fit(
     patience_lost = done > 0 and done - best_epoch(history) >= config.patience
     with _stop_signals() as signals:
         model.fit(
-            batches(dataset.train, config.batch_size, steps, config.seed, done),
+            feed(dataset.train, config.batch_size, steps, config.seed, done),
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=done if patience_lost else config.epochs,

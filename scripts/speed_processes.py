@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_digitnet.artifacts import read_json, write_json
-from keras_digitnet.environment import versions
+from keras_digitnet.environment import select_backend, versions
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,8 @@ def _run(module: str, function: str, settings: str) -> None:
     # What libraries print would be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if "KERAS_BACKEND" in os.environ:
+        select_backend(for_training=True)  # as `keras-digitnet train` does
     result = getattr(importlib.import_module(module), function)(**json.loads(settings))
     if not callable(result):
         print(json.dumps(result), file=answers, flush=True)

@@ -11,7 +11,7 @@ from speed_processes import Stopwatch, peak_memory
 
 from keras_digitnet.config import PRESETS, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
-from keras_digitnet.training import WarmupCosine, batches, build_and_compile
+from keras_digitnet.training import WarmupCosine, build_and_compile, feed
 
 
 class Clock(keras.callbacks.Callback):
@@ -69,8 +69,15 @@ def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     test = Split((dataset.test.images / 255).astype("float32"), dataset.test.labels)
     clock = Clock(test)
-    images = (train.images / 255).astype("float32")
-    model.fit(images, train.labels, 128, epochs, verbose=0, callbacks=[clock])
+    train = Split((train.images / 255).astype("float32"), train.labels)
+    steps = len(train) // 128
+    model.fit(
+        feed(train, 128, steps, seed),
+        steps_per_epoch=steps,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[clock],
+    )
     return clock.watch.curve()
 
 
@@ -124,7 +131,7 @@ def _fit(
 ) -> None:
     """As `keras_digitnet.train` does, but for what it writes."""
     model.fit(
-        batches(train, config.batch_size, steps, config.seed, 0),
+        feed(train, config.batch_size, steps, config.seed),
         steps_per_epoch=steps,
         epochs=config.epochs,
         verbose=0,

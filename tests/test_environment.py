@@ -100,6 +100,25 @@ def test_a_backend_that_cannot_start_is_one_message() -> None:
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_training_on_jax_takes_its_memory_once() -> None:
+    if find_spec("jax") is None:
+        pytest.skip("needs jax")
+    program = (
+        "from keras_digitnet.environment import select_backend\n"
+        "select_backend('jax', for_training=True)\n"
+        "import jax, jax.numpy as jnp, resource\n"
+        "step = jax.jit(lambda x: jnp.sum(jnp.outer(x, x) @ jnp.outer(x, x)))\n"
+        "for _ in range(8):\n"
+        "    step(jnp.ones(2000)).block_until_ready()\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    faults = [int(line) for line in child.stdout.split()]
+    # Each step needs 32 MB, 8,000 pages.
+    assert faults[-1] - faults[-5] < 1000, child.stderr
+
+
 def test_native_notes_are_dropped_unless_something_fails() -> None:
     program = (
         "import os, sys\n"

@@ -71,6 +71,19 @@ def test_an_epochs_order_follows_from_its_number(random_images: Callable[[int], 
     assert np.array_equal(images, split.images[labels])
 
 
+@pytest.mark.backends
+def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
+    random_images: Callable[[int], Split], backend: str
+) -> None:
+    split = random_images(100)
+    fed = training.feed(split, 10, 10, seed=3, first_epoch=1)
+    for given, wanted in zip(islice(iter(fed), 15), batches(split, 10, 10, 3, 1), strict=False):
+        for array, other in zip(given, wanted, strict=True):
+            assert np.array_equal(keras.ops.convert_to_numpy(array), other)
+    if backend == "tensorflow":
+        assert fed.options().autotune.enabled is False  # else it sleeps on after the last step
+
+
 @pytest.mark.parametrize(
     ("batch_size", "steps"), [(32, 10), (64, 5), (1000, 1)], ids=lambda value: str(value)
 )
