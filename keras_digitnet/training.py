@@ -178,7 +178,7 @@ def feed(split: Split, batch_size: int, steps: int, seed: int, first_epoch: int 
 
     Keras would hand them to TensorFlow as a data set whose buffers TensorFlow
     tunes as it goes, in a thread that sleeps ever longer. At the end of `fit`
-    it may be waited for: as long again as the training took, a minute at most.
+    that thread may be waited for, as long again as the training took.
     """
     endless = batches(split, batch_size, steps, seed, first_epoch)
     if keras.backend.backend() != "tensorflow":

@@ -203,8 +203,9 @@ def _run(module: str, function: str, settings: str) -> None:
     # What libraries print would be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    if "KERAS_BACKEND" in os.environ:
-        select_backend(for_training=True)  # as `keras-digitnet train` does
+    if module == "speed_training":
+        # As `keras-digitnet train` does, before Keras is imported; no other module trains ours.
+        select_backend(for_training=True)
     result = getattr(importlib.import_module(module), function)(**json.loads(settings))
     if not callable(result):
         print(json.dumps(result), file=answers, flush=True)

@@ -49,7 +49,10 @@ def curve(
 
 
 def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
-    """The convnet of keras.io's MNIST example, written anew from its description."""
+    """The convnet of keras.io's MNIST example, written anew from its description.
+
+    It is fed as ours is, else it waits at the ends of epochs, for what `feed` tells.
+    """
     dataset = load_dataset(data)
     train = _joined(dataset)
     keras.utils.set_random_seed(seed)

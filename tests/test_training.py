@@ -77,8 +77,9 @@ def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
 ) -> None:
     split = random_images(100)
     fed = training.feed(split, 10, 10, seed=3, first_epoch=1)
-    for given, wanted in zip(islice(iter(fed), 15), batches(split, 10, 10, 3, 1), strict=False):
-        for array, other in zip(given, wanted, strict=True):
+    wanted = islice(batches(split, 10, 10, 3, 1), 15)
+    for batch, other_batch in zip(islice(iter(fed), 15), wanted, strict=True):
+        for array, other in zip(batch, other_batch, strict=True):
             assert np.array_equal(keras.ops.convert_to_numpy(array), other)
     if backend == "tensorflow":
         assert fed.options().autotune.enabled is False  # else it sleeps on after the last step
