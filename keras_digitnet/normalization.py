@@ -139,7 +139,8 @@ def darkness(grey: np.ndarray, beyond: bool = False) -> np.ndarray:
 def _first_look(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     """Roughly the ink's mask, and whether it is light on dark.
 
-    What fills the corners, or else most of the picture, is the paper.
+    What fills the corners, or else most of the picture, is the paper, unless
+    fine strokes stand out from it the other way: then that is a shadow.
     """
     import cv2
 
@@ -155,8 +156,25 @@ def _first_look(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     corner = max(1, min(grey.shape) // 8)
     ends = slice(None, corner), slice(-corner, None)
     in_corners = np.mean([light[rows, columns].mean() for rows in ends for columns in ends])
-    light_on_dark = bool(in_corners + 2 * light.mean() < 1.5)
+    dark_paper = np.clip(1.5 - in_corners - 2 * light.mean(), -1, 1)
+    light_on_dark = bool(dark_paper + 40 * _light_strokes(grey) > 0)
     return (light if light_on_dark else 1 - light), light_on_dark
+
+
+def _light_strokes(grey: np.ndarray) -> float:
+    """How much more there is of fine light strokes than of dark ones, in the picture's spread.
+
+    Light ones are gone after a morphological opening, dark ones after a
+    closing; the edge of a shadow stays in both.
+    """
+    import cv2
+
+    side = min(grey.shape)
+    smooth = cv2.GaussianBlur(grey, (0, 0), max(0.8, side / 80))
+    fine = np.ones((max(3, int(0.08 * side)) | 1,) * 2, np.uint8)
+    light = cv2.subtract(smooth, cv2.morphologyEx(smooth, cv2.MORPH_OPEN, fine)).mean()
+    dark = cv2.subtract(cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, fine), smooth).mean()
+    return float(light - dark) / max(float(grey.std()), 1.0)
 
 
 def stroke_width(mask: np.ndarray) -> float:

@@ -52,9 +52,10 @@ _MOST_PIECES = 10
 _ASPECT_OF_ONE = (0.25, 0.3)
 _ASPECT = (0.65, 0.25)
 _DEAREST_ASPECT = 7.0
-# MNIST's ones are bars. Others write them with a flag, which the model takes for a 7, but never for
-# as clear a 7: a 1 is so much likelier there than it thinks.
-_ODDS_OF_FLAG = 20.0
+# Others than MNIST's writers draw a 1 with a flag, a 9 in one loop like a P, a 2 with a loop at its
+# top, and a bar through a 7. The model takes these for what comes first, but never for as clear a
+# one: what comes second is so much likelier there than it thinks.
+_HABITS = {("7", "1"): 20.0, ("8", "9"): 20.0, ("9", "2"): 20.0, ("4", "7"): 5.0}
 # Costs of a reading. A cut costs by the strokes that it goes through, in heights of a digit; none
 # goes through more than so many, and none costs more than so much.
 _COST_OF_CUT = 6.0
@@ -166,8 +167,8 @@ def read(
         classifier = load("base")
     grey = read_grey(picture)
     working = shrunk(grey, _LARGEST)
-    ink, pieces_of_lines = _ink_and_lines(working)
-    lines = [_read_line(ink, pieces, classifier) for pieces in pieces_of_lines]
+    ink = _ink(working)
+    lines = [_read_line(ink, pieces, classifier) for pieces in _lines(_pieces(ink))]
     lines = [line for line in lines if line]
     if not lines:
         raise DigitNetError(
@@ -275,27 +276,24 @@ def _digit(
     )
 
 
-def _ink_and_lines(grey: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
-    """The ink, and the pieces of each line of text, lines from top to bottom.
+def _ink(grey: np.ndarray) -> np.ndarray:
+    """The ink as `outlined` gives it, without the shadows that reach into the picture.
 
-    Where only the picture's edge bounds all of a line, it is no ink but a corner of a shadow. That
-    may be darker than faint digits, so these are looked for again without it.
+    Where only the picture's edge bounds all of a line, it is no ink but a corner of a shadow.
+    That may be darker than faint digits, so these are looked for again without it; where nothing
+    else is found, digits fill the picture.
     """
     import cv2
 
-    ink = outlined(darkness(grey))
-    lines = _lines(_pieces(ink))
+    whole = outlined(darkness(grey))
+    lines = _lines(_pieces(whole))
     shadows = [piece for line in lines if _is_shadow(line, grey.shape) for piece in line]
-    if not shadows:
-        return ink, lines
     mask = _mask_of(shadows, (0, 0, grey.shape[1], grey.shape[0]))
     near = cv2.dilate(mask, np.ones((7, 7), np.uint8))
-    ink_inside = outlined(np.where(near, 0, darkness(grey, beyond=True)))
-    inside = [line for line in _lines(_pieces(ink_inside)) if not _is_shadow(line, grey.shape)]
-    tallest = max(line[0].height for line in lines)
-    if any(line[0].height > 0.2 * tallest for line in inside):
-        return ink_inside, inside
-    return ink, lines
+    inside = outlined(np.where(near, 0, darkness(grey, beyond=True)))
+    tallest = max((line[0].height for line in lines), default=0)
+    found = any(line[0].height > 0.2 * tallest for line in _lines(_pieces(inside)))
+    return inside if found else whole
 
 
 def _is_shadow(line: list[_Piece], shape: tuple[int, ...]) -> bool:
@@ -397,7 +395,7 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
     if not candidates:
         return []
     images = np.stack([candidate.image for candidate in candidates])
-    answers = _flagged(classifier.predict(images).probabilities, classifier.classes)
+    answers = _with_habits(classifier.predict(images).probabilities, classifier.classes)
     for candidate, probabilities in zip(candidates, answers, strict=True):
         candidate.probabilities = probabilities
         is_one = classifier.classes[int(probabilities.argmax())] == "1"
@@ -410,11 +408,14 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
     return _cheapest(candidates, [_COST_OF_DIRT * share for share in dirt])
 
 
-def _flagged(probabilities: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """The probabilities where what looks like a 7 may be a 1 with a flag."""
-    names = np.array(classes)
-    sevens = names[probabilities.argmax(axis=1)] == "7"
-    weighted = probabilities * np.where(sevens[:, None] & (names == "1"), _ODDS_OF_FLAG, 1)
+def _with_habits(probabilities: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """The probabilities where what looks like one digit may be another in another hand."""
+    weights = np.ones_like(probabilities)
+    for (looks, written), odds in _HABITS.items():
+        if looks in classes and written in classes:
+            seen = probabilities.argmax(axis=1) == classes.index(looks)
+            weights[seen, classes.index(written)] = odds
+    weighted = probabilities * weights
     return weighted / weighted.sum(axis=1, keepdims=True)
 
 
