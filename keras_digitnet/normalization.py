@@ -363,11 +363,11 @@ def draw_digit(ink: np.ndarray, narrowed: float = 1.0) -> np.ndarray:
     """
     import cv2
 
-    mask = cropped(_with_usual_strokes(_magnified(ink, narrowed)))
-    height, width = mask.shape
+    strokes = cropped(_with_usual_strokes(_magnified(ink, narrowed)))
+    height, width = strokes.shape
     factor = BOX / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    digit = cv2.resize(255 * mask, size, interpolation=cv2.INTER_AREA)
+    digit = np.rint(cv2.resize(255 * strokes, size, interpolation=cv2.INTER_AREA)).astype(np.uint8)
     row, column = _centre_of_mass(digit)
     top = int(np.clip(round(CENTRE - row), 0, SIDE - size[1]))
     left = int(np.clip(round(CENTRE - column), 0, SIDE - size[0]))
@@ -377,7 +377,7 @@ def draw_digit(ink: np.ndarray, narrowed: float = 1.0) -> np.ndarray:
 
 
 def _magnified(ink: np.ndarray, narrowed: float) -> np.ndarray:
-    """The mask of the digit at `_MAGNIFIED` times MNIST's size, with room for wider strokes."""
+    """The digit's ink at `_MAGNIFIED` times MNIST's size, with room for wider strokes."""
     import cv2
 
     height, width = ink.shape
@@ -390,21 +390,25 @@ def _magnified(ink: np.ndarray, narrowed: float) -> np.ndarray:
     else:
         large = cv2.resize(large, size, interpolation=cv2.INTER_CUBIC)
         large = cv2.GaussianBlur(large, (0, 0), 0.4 * factor)  # stairs are no part of a stroke
-    mask = (large > min(0.5, 0.5 * float(large.max()))).astype(np.uint8)
     margin = _MAGNIFIED * 2
-    return cv2.copyMakeBorder(mask, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
+    return cv2.copyMakeBorder(large, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
 
 
-def _with_usual_strokes(mask: np.ndarray) -> np.ndarray:
-    """The mask with strokes as wide as MNIST's: thin ones widened, bold ones thinned."""
+def _with_usual_strokes(ink: np.ndarray) -> np.ndarray:
+    """The ink with strokes as wide as MNIST's: thin ones widened, bold ones thinned.
+
+    Strokes that are not widened keep their tones: a loop that is nearly filled
+    is seen in them alone.
+    """
     import cv2
 
+    mask = (ink > min(0.5, 0.5 * float(ink.max()))).astype(np.uint8)
     width = stroke_width(mask)
     wanted = float(np.clip(width, *(_MAGNIFIED * np.array(STROKE_WIDTHS))))
     if wanted > width:
         from_ink = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
-        return (from_ink <= (wanted - width) / 2).astype(np.uint8)
+        return (from_ink <= (wanted - width) / 2).astype(np.float32)
     to_paper = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     # Where strokes differ in width the thin ones must not vanish altogether.
     shrinkage = min((width - wanted) / 2, 0.6 * float(to_paper.max()))
-    return (to_paper > shrinkage).astype(np.uint8)
+    return np.where(to_paper > shrinkage, np.clip(ink, 0, 1), 0).astype(np.float32)

@@ -26,14 +26,19 @@ STROKES = {
         [(40, 2), (84, -8)],
     ],
     "7": [[(2, 4), (58, 4), (22, 100)]],
+    "one with a flag": [[(6, 12), (32, 0), (30, 100)]],
+    "nine like a P": [
+        [(8, 100)]
+        + [(28 + 16 * np.sin(angle), 22 - 22 * np.cos(angle)) for angle in np.linspace(-0.8, 4.6)]
+    ],
 }
 
 
 def write(
-    text: str, gap: int = 34, paper: int = 235, ink: int = 40, scale: float = 1.0
+    text: str | list[str], gap: int = 34, paper: int = 235, ink: int = 40, scale: float = 1.0
 ) -> Image.Image:
-    """Rows of digits 100 pixels high."""
-    rows = text.split("\n")
+    """Rows of digits 100 pixels high; one row of the named ones."""
+    rows = text.split("\n") if isinstance(text, str) else [text]
     width = max(map(len, rows)) * (60 + gap) + 100
     picture = Image.new("L", (width, 180 * len(rows) + 60), paper)
     pen = ImageDraw.Draw(picture)
@@ -96,6 +101,18 @@ def test_a_photo_with_a_shadow_and_a_blackboard_are_read(base: Classifier) -> No
     photo = np.clip(pixels * shadow + noise, 0, 1)
     assert kd.read(photo, base).text == "4032"
     assert kd.read(1 - pixels, base).text == "4032"
+
+
+def test_paper_that_is_lit_in_the_middle_alone_is_not_taken_for_ink(base: Classifier) -> None:
+    pixels = np.asarray(write("4032")) / 255
+    y, x = (np.linspace(-1, 1, side) for side in pixels.shape)
+    lamp = np.add.outer(y**2, x**2) < 0.64
+    assert kd.read(pixels * np.where(lamp, 1, 0.5), base).text == "4032"
+
+
+def test_ones_and_nines_are_read_as_other_hands_write_them(base: Classifier) -> None:
+    picture = write(["2", "one with a flag", "nine like a P"])
+    assert kd.read(picture, base).text == "219"
 
 
 def test_a_bar_that_floats_above_the_line_belongs_to_its_digit(base: Classifier) -> None:
