@@ -167,8 +167,8 @@ def read(
         classifier = load("base")
     grey = read_grey(picture)
     working = shrunk(grey, _LARGEST)
-    ink = _ink(working)
-    lines = [_read_line(ink, pieces, classifier) for pieces in _lines(_pieces(ink))]
+    ink, pieces_of_lines = _ink_and_lines(working)
+    lines = [_read_line(ink, pieces, classifier) for pieces in pieces_of_lines]
     lines = [line for line in lines if line]
     if not lines:
         raise DigitNetError(
@@ -276,8 +276,8 @@ def _digit(
     )
 
 
-def _ink(grey: np.ndarray) -> np.ndarray:
-    """The ink as `outlined` gives it, without the shadows that reach into the picture.
+def _ink_and_lines(grey: np.ndarray) -> tuple[np.ndarray, list[list[_Piece]]]:
+    """The ink as `outlined` gives it, and the pieces of each line of text, from top to bottom.
 
     Where only the picture's edge bounds all of a line, it is no ink but a corner of a shadow.
     That may be darker than faint digits, so these are looked for again without it; where nothing
@@ -291,9 +291,11 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     mask = _mask_of(shadows, (0, 0, grey.shape[1], grey.shape[0]))
     near = cv2.dilate(mask, np.ones((7, 7), np.uint8))
     inside = outlined(np.where(near, 0, darkness(grey, beyond=True)))
+    lines_inside = _lines(_pieces(inside))
     tallest = max((line[0].height for line in lines), default=0)
-    found = any(line[0].height > 0.2 * tallest for line in _lines(_pieces(inside)))
-    return inside if found else whole
+    if any(line[0].height > 0.2 * tallest for line in lines_inside):
+        return inside, lines_inside
+    return whole, lines
 
 
 def _is_shadow(line: list[_Piece], shape: tuple[int, ...]) -> bool:
