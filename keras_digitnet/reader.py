@@ -55,7 +55,7 @@ _DEAREST_ASPECT = 7.0
 # Others than MNIST's writers draw a 1 with a flag, a 9 in one loop like a P, a 2 with a loop at its
 # top, and a bar through a 7. The model takes these for what comes first, but never for as clear a
 # one: what comes second is so much likelier there than it thinks.
-_HABITS = {("7", "1"): 20.0, ("8", "9"): 20.0, ("9", "2"): 20.0, ("4", "7"): 5.0}
+_HABITS = {("7", "1"): 10.0, ("8", "9"): 20.0, ("9", "2"): 20.0, ("4", "7"): 5.0}
 # Costs of a reading. A cut costs by the strokes that it goes through, in heights of a digit; none
 # goes through more than so many, and none costs more than so much.
 _COST_OF_CUT = 6.0
