@@ -156,6 +156,7 @@ def _first_look(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     corner = max(1, min(grey.shape) // 8)
     ends = slice(None, corner), slice(-corner, None)
     in_corners = np.mean([light[rows, columns].mean() for rows in ends for columns in ends])
+    # From -1 to 1; fine strokes all of one kind weigh as much at a fortieth of the spread.
     dark_paper = np.clip(1.5 - in_corners - 2 * light.mean(), -1, 1)
     light_on_dark = bool(dark_paper + 40 * _light_strokes(grey) > 0)
     return (light if light_on_dark else 1 - light), light_on_dark
