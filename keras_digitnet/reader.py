@@ -607,7 +607,7 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         line = max(1, height // 40)
         pen.rectangle((left, top, left + width, top + height), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
-        size = max(10, height // 4)
+        size = max(10, height // 6)  # narrow neighbours leave room for no more
         # Above the digit, else under it; over it only where the picture ends on both sides.
         fits_under = top < size and top + height + size <= drawn.height
         y, anchor = (top + height, "la") if fits_under else (top, "lb" if top >= size else "la")
