@@ -413,10 +413,10 @@ def _read_line(ink: np.ndarray, pieces: list[_Piece], classifier: "Classifier") 
 def _with_habits(probabilities: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
     """The probabilities where what looks like one digit may be another in another hand."""
     weights = np.ones_like(probabilities)
+    seen = probabilities.argmax(axis=1)
     for (looks, written), odds in _HABITS.items():
         if looks in classes and written in classes:
-            seen = probabilities.argmax(axis=1) == classes.index(looks)
-            weights[seen, classes.index(written)] = odds
+            weights[seen == classes.index(looks), classes.index(written)] = odds
     weighted = probabilities * weights
     return weighted / weighted.sum(axis=1, keepdims=True)
 
