@@ -113,6 +113,17 @@ def test_size_place_and_stroke_are_mnists_whatever_the_pen(pen: int) -> None:
     assert 1.8 < stroke_width((np.asarray(large) > 127).astype(np.uint8)) / 10 < 3.8
 
 
+def test_an_8_so_bold_that_its_loops_are_filled_stays_an_8() -> None:
+    picture = Image.new("L", (160, 200), "white")
+    pen = ImageDraw.Draw(picture)
+    around = np.linspace(0, 2 * np.pi, 60)
+    for middle, radius in ((76, 18), (120, 24)):
+        x, y = 80 + 0.8 * radius * np.sin(around), middle + radius * np.cos(around)
+        pen.line([*zip(x, y, strict=True)], "black", 40, "curve")
+    classifier = kd.load(ROOT / "saved_models" / "base" / "model.onnx")
+    assert classifier.predict(kd.normalize_digit(picture)[None]).labels[0] == 8
+
+
 def test_every_kind_of_pixel_gives_the_same_digit() -> None:
     pixels = np.uint8(255 * on_paper(SEVEN))
     picture = Image.fromarray(pixels)
