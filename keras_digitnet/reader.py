@@ -364,9 +364,13 @@ def _lines(pieces: list[_Piece]) -> list[list[_Piece]]:
 
 
 def _off_line(piece: _Piece, line: list[_Piece]) -> float:
-    """How far its middle lies above or below the pieces of the line that are near it."""
+    """How far its middle lies above or below the pieces of the line that are near it.
+
+    The digits beside it are, so that half of a broken one is not measured by
+    its other half alone.
+    """
     away = [abs(other.left - piece.left) for other in line]
-    reach = max(min(away), line[0].height)
+    reach = max(min(away), 2 * line[0].height)
     near = [other for other, x in zip(line, away, strict=True) if x <= reach]
     middle = (piece.top + piece.bottom) / 2
     return max(min(p.top for p in near) - middle, middle - max(p.bottom for p in near), 0)
@@ -435,17 +439,26 @@ def _is_tall(piece: _Piece, height: float) -> bool:
 
 
 def _is_part(piece: _Piece, tall: list[_Piece], height: float) -> bool:
-    """Whether it lies over or under a digit closely enough to be its bar or a broken stroke."""
-    width = piece.end - piece.start
+    """Whether it is the bar or a broken stroke of a digit that it lies over or under."""
     return (
         piece.height > 0.1 * height
-        and width <= 1.2 * height
-        and any(
-            min(piece.end, other.end) - max(piece.start, other.start) >= 0.2 * width
-            and piece.bottom > other.top - _FLOATING * height
-            and piece.top < other.bottom + 0.1 * height
-            for other in tall
-        )
+        and piece.end - piece.start <= 1.2 * height
+        and any(_belongs(piece, other, height) for other in tall)
+    )
+
+
+def _belongs(piece: _Piece, digit: _Piece, height: float) -> bool:
+    """Whether it lies over or under the digit, closely enough.
+
+    A bar may float above its digit; so far under one belongs only what the
+    digit lacks in height.
+    """
+    shared = min(piece.end, digit.end) - max(piece.start, digit.start)
+    lowest = _FLOATING if piece.bottom - digit.top <= 1.1 * height else 0.1
+    return (
+        shared >= 0.2 * (piece.end - piece.start)
+        and digit.top - piece.bottom < _FLOATING * height
+        and piece.top - digit.bottom < lowest * height
     )
 
 

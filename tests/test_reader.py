@@ -83,6 +83,21 @@ def test_digits_that_touch_are_cut_and_broken_ones_joined(base: Classifier) -> N
     assert kd.read(broken, base).text == "437"
 
 
+@pytest.mark.parametrize(
+    ("text", "missing", "number"),
+    [("2P2", (46, 60), "292"), ("030", (56, 80), "030")],
+    ids=["the loop of a 9", "the end of a 3"],
+)
+def test_halves_of_a_broken_digit_far_from_each_other_are_joined(
+    base: Classifier, text: str, missing: tuple[int, int], number: str
+) -> None:
+    broken = write(text, gap=60)
+    top, bottom = missing
+    middle = broken.width // 2
+    ImageDraw.Draw(broken).rectangle((middle - 50, 70 + top, middle + 50, 70 + bottom), 235)
+    assert kd.read(broken, base).text == number
+
+
 def test_dots_dashes_rulings_and_borders_are_no_digits(base: Classifier) -> None:
     picture = write("2043", gap=60)
     pen = ImageDraw.Draw(picture)
