@@ -57,13 +57,11 @@ _DEAREST_ASPECT = 7.0
 # one: what comes second is so much likelier there than it thinks.
 _HABITS = {("7", "1"): 10.0, ("8", "9"): 20.0, ("9", "2"): 20.0, ("4", "7"): 5.0}
 # Costs of a reading. A cut costs by the strokes that it goes through, in heights of a digit; none
-# goes through more than so many, and none costs more than so much.
-_COST_OF_CUT = 6.0
+# goes through more than so many.
+_COST_OF_CUT = 6.5
 _MOST_HELD = 1.25
-_DEAREST_CUT = 4.5
-_COST_OF_GAP = 1.5
 _COST_OF_LOW = 5.0
-_COST_OF_DIRT = 10.0
+_COST_OF_DIRT = 11.0
 # All of a digit's ink off its largest stroke; where cuts go through a 2, its ends come apart.
 _COST_OF_STRAY = 8.0
 # Each nat that the log odds of a digit's class fall short of a clear digit's. The model is nearly
@@ -519,7 +517,7 @@ def _cut_apart(piece: _Piece, slant: float, height: float) -> list[_Piece]:
             mask[rows[own] - top, columns[own] - side] = 1
             span = piece.start + left, piece.start + right
             at = piece.left + int(side), piece.top + int(top)
-            cut = min(_DEAREST_CUT, _COST_OF_CUT * float(held[left])) if left else 0
+            cut = _COST_OF_CUT * float(held[left]) if left else 0
             parts.append(_Piece(mask, *at, *span, cut))
     return parts
 
@@ -560,16 +558,10 @@ def _candidates(ink: np.ndarray, pieces: Sequence[_Piece], height: float) -> lis
             tall = bottom - top
             if tall < 0.25 * height:
                 continue
-            gaps = sum(
-                not piece.cut and piece.start > max(before.end for before in group[:index])
-                for index, piece in enumerate(group)
-                if index
-            )
             low = max(0, 0.6 - tall / height) / 0.3
             box = left, top, right, bottom
             mask = _mask_of(group, box)
-            cost = group[0].cut + _COST_OF_GAP * gaps + _COST_OF_LOW * low
-            cost += _COST_OF_STRAY * _stray(mask)
+            cost = group[0].cut + _COST_OF_LOW * low + _COST_OF_STRAY * _stray(mask)
             image = draw_digit(cropped(np.where(mask, ink[top:bottom, left:right], 0)))
             candidates.append(_Candidate(first, after, box, image, float(cost), width / tall))
     return candidates
