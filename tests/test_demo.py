@@ -1,55 +1,26 @@
 """The web page, in a real browser on a real server."""
 
-import json
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from web_page import PATIENCE, ask, running_page, start_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT = 60_000  # milliseconds; a busy machine is slow
 SEVEN = [(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]
 
 pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def start_page(port: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
-    return subprocess.Popen(
-        [*command, "--port", str(port)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    port = free_port()
-    server = start_page(port)
-    assert server.stderr is not None
-    said = server.stderr.readline()
-    assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
-    yield f"http://127.0.0.1:{port}"
-    server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 130
+    with running_page() as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +37,7 @@ def browser() -> Iterator[Any]:
 def page(address: str, browser: Any) -> Iterator[Any]:
     """The page, opened; it must ask no other machine for anything."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(WAIT)
+    page.set_default_timeout(1000 * PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
@@ -125,7 +96,7 @@ def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
     page.get_by_label("Clear").locator("visible=true").first.click()
     page.locator("input[type=file][accept='image/*']").last.set_input_files(number)
     text = page.locator("textarea:visible")
-    deadline = time.monotonic() + WAIT / 1000
+    deadline = time.monotonic() + PATIENCE
     while text.input_value() != "77" and time.monotonic() < deadline:
         page.wait_for_timeout(100)
     assert text.input_value() == "77"
@@ -134,30 +105,9 @@ def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
 
 
 def test_the_http_interface_of_the_readme(address: str, number: Path) -> None:
-    boundary = "digits"
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="n.png"\r\n\r\n'
-    ).encode() + number.read_bytes()
-    (path,) = _answer(
-        f"{address}/gradio_api/upload",
-        body + f"\r\n--{boundary}--\r\n".encode(),
-        f"multipart/form-data; boundary={boundary}",
-    )
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    url = f"{address}/gradio_api/call/read"
-    event = _answer(url, json.dumps({"data": [file]}).encode(), "application/json")["event_id"]
-    with urllib.request.urlopen(f"{url}/{event}", timeout=60) as stream:
-        events = stream.read().decode()
-    assert "event: complete" in events
-    _, text, table = json.loads(events.partition("event: complete\ndata: ")[2].splitlines()[0])
+    _, text, table = ask(address, number)
     assert text == "77"
     assert len(table["data"]) == 2
-
-
-def _answer(url: str, body: bytes, kind: str) -> Any:
-    request = urllib.request.Request(url, body, {"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)
 
 
 def test_a_taken_port_is_one_message() -> None:
@@ -165,7 +115,7 @@ def test_a_taken_port_is_one_message() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = start_page(taken.getsockname()[1])
-        _, said = server.communicate(timeout=60)
+        _, said = server.communicate(timeout=PATIENCE)
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")
     assert said.count("\n") == 1

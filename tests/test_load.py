@@ -1,13 +1,10 @@
 """Many users at once, many pictures in a row: right answers, and memory that stays flat."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_demo import free_port, start_page
+from web_page import ask, running_page
 
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
@@ -46,34 +43,8 @@ def numbers(digits: Dataset, tmp_path: Path) -> dict[Path, str]:
 @pytest.fixture
 def page() -> Iterator[tuple[str, int]]:
     """The page's address and the number of its process."""
-    port = free_port()
-    server = start_page(port)
-    assert server.stderr is not None
-    server.stderr.readline()
-    yield f"http://127.0.0.1:{port}", server.pid
-    server.send_signal(signal.SIGINT)
-    assert server.wait(120) == 130
-
-
-def _ask(address: str, path: Path) -> str:
-    """The page's answer over HTTP, as the README shows it."""
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    body += path.read_bytes() + b"\r\n--x--\r\n"
-    form = {"Content-Type": "multipart/form-data; boundary=x"}
-    uploaded = _fetch(f"{address}/gradio_api/upload", body, form)
-    data = [{"path": json.loads(uploaded)[0], "meta": {"_type": "gradio.FileData"}}]
-    json_type = {"Content-Type": "application/json"}
-    url = f"{address}/gradio_api/call/read"
-    event = json.loads(_fetch(url, json.dumps({"data": data}).encode(), json_type))["event_id"]
-    lines = _fetch(f"{url}/{event}").splitlines()
-    assert "event: complete" in lines, lines
-    return str(json.loads(lines[-1 if lines[-1] else -2].removeprefix("data: "))[1])
-
-
-def _fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> str:
-    request = urllib.request.Request(url, body, headers or {})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return str(response.read().decode())
+    with running_page() as started:
+        yield started
 
 
 @pytest.mark.parametrize(
@@ -84,7 +55,7 @@ def test_the_page_answers_each_of_many_users_right(
 ) -> None:
     address, process = page
     for path, text in numbers.items():
-        assert _ask(address, path) == text
+        assert ask(address, path)[1] == text
     before, until = _megabytes(process), time.monotonic() + seconds
     answers: list[tuple[str, Any]] = []
 
@@ -94,7 +65,7 @@ def test_the_page_answers_each_of_many_users_right(
             path, text = list(numbers.items())[turn % len(numbers)]
             turn += 1
             try:
-                answers.append((text, _ask(address, path)))
+                answers.append((text, ask(address, path)[1]))
             except Exception as error:
                 answers.append((text, error))
 

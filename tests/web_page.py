@@ -1,0 +1,62 @@
+"""The web page on a real server, and what it answers over HTTP."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 60  # seconds; a busy machine is slow
+
+
+def start_page(port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
+    return subprocess.Popen(
+        [*command, "--port", str(port)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@contextlib.contextmanager
+def running_page() -> Iterator[tuple[str, int]]:
+    """The page's address and the number of its process, which Ctrl-C must end."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    server = start_page(port)
+    assert server.stderr is not None
+    said = server.stderr.readline()
+    assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
+    yield f"http://127.0.0.1:{port}", server.pid
+    server.send_signal(signal.SIGINT)
+    assert server.wait(2 * PATIENCE) == 130
+
+
+def ask(address: str, path: Path) -> tuple[Any, str, Any]:
+    """The annotated picture, the text and the table of digits, asked for as the README shows it."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body += path.read_bytes() + b"\r\n--x--\r\n"
+    uploaded = _fetch(f"{address}/gradio_api/upload", body, "multipart/form-data; boundary=x")
+    file = {"path": json.loads(uploaded)[0], "meta": {"_type": "gradio.FileData"}}
+    url = f"{address}/gradio_api/call/read"
+    started = _fetch(url, json.dumps({"data": [file]}).encode(), "application/json")
+    events = _fetch(f"{url}/{json.loads(started)['event_id']}")
+    _, complete, answer = events.partition("event: complete\ndata: ")
+    assert complete, events
+    picture, text, table = json.loads(answer.splitlines()[0])
+    return picture, str(text), table
+
+
+def _fetch(url: str, body: bytes | None = None, content_type: str = "") -> str:
+    request = urllib.request.Request(url, body, {"Content-Type": content_type} if body else {})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        return str(response.read().decode())
