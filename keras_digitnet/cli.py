@@ -147,8 +147,12 @@ def train(
         float, typer.Option(help="Fraction of the training images held back to choose by.")
     ] = _DEFAULT.validation_size,
     patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a lower validation loss.")
-    ] = _DEFAULT.patience,
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without a lower validation loss.",
+            show_default="half of the epochs, but at least 5",
+        ),
+    ] = None,
     augmentation: Annotated[
         str,
         typer.Option(

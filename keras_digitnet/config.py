@@ -183,7 +183,9 @@ class TrainConfig(_Record):
         weight_decay: AdamW's decoupled decay; kernels only.
         validation_size: Fraction of the training digits that is held back to
             choose by.
-        patience: Epochs without a lower validation loss before the run stops.
+        patience: Epochs without a lower validation loss before the run stops;
+            `None` is half of `epochs`, but at least five: the loss wavers until
+            the learning rate is low.
         min_images_per_epoch: A data set with fewer training images is gone
             through more than once an epoch.
         test: Whether the test images are scored, once, at the end.
@@ -200,7 +202,7 @@ class TrainConfig(_Record):
     warmup_epochs: float = 0.5
     weight_decay: float = 0.05
     validation_size: float = 0.05
-    patience: int = 5
+    patience: int | None = None
     min_images_per_epoch: int = 9_600
     test: bool = True
     export: bool = True
@@ -217,9 +219,11 @@ class TrainConfig(_Record):
         for name in ("test", "export"):
             value = getattr(self, name)
             _check(isinstance(value, bool), name, "true or false", value)
-        for name in ("epochs", "batch_size", "patience", "min_images_per_epoch"):
+        for name in ("epochs", "batch_size", "min_images_per_epoch"):
             value = getattr(self, name)
             _check(_is_count(value), name, "a whole number of 1 or more", value)
+        patience = self.epochs_of_patience
+        _check(_is_count(patience), "patience", "a whole number of 1 or more", patience)
         rate = self.peak_learning_rate
         _check(_is_number(rate, 1e-9, 1), "learning_rate", "a number from 1e-9 to 1", rate)
         for name, low, high in (
@@ -237,14 +241,23 @@ class TrainConfig(_Record):
             data: Where the images come from, whatever `auto` found.
             num_classes: Their classes.
         """
-        model = dataclasses.replace(self.network, num_classes=num_classes)
-        rate = self.peak_learning_rate
-        return dataclasses.replace(self, data=data, model=model, learning_rate=rate)
+        return dataclasses.replace(
+            self,
+            data=data,
+            model=dataclasses.replace(self.network, num_classes=num_classes),
+            learning_rate=self.peak_learning_rate,
+            patience=self.epochs_of_patience,
+        )
 
     @property
     def network(self) -> ModelConfig:
         """The network that is trained: `model`, else the preset's."""
         return self.model or PRESETS[self.preset].model
+
+    @property
+    def epochs_of_patience(self) -> int:
+        """`patience`, else half of the epochs or five."""
+        return max(5, self.epochs // 2) if self.patience is None else self.patience
 
     @property
     def peak_learning_rate(self) -> float:

@@ -291,7 +291,7 @@ def _fit(
     images = max(len(dataset.train), config.min_images_per_epoch)
     steps = max(images // config.batch_size, 1)
     done = len(history)
-    patience_lost = done > 0 and done - best_epoch(history) >= config.patience
+    patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
     with _stop_signals() as signals:
         model.fit(
             feed(dataset.train, config.batch_size, steps, config.seed, done),
@@ -306,7 +306,7 @@ def _fit(
                 WarmupCosine(config, steps),
                 _EpochSeeds(config.seed),
                 _Guard(signals),
-                _EarlyStopping(config.patience, folder, history),
+                _EarlyStopping(config.epochs_of_patience, folder, history),
                 _Checkpoint(folder, history),
             ],
         )

@@ -20,6 +20,12 @@ def test_a_config_without_a_network_takes_the_presets() -> None:
     assert config.peak_learning_rate == PRESETS["nano"].learning_rate
 
 
+@pytest.mark.parametrize(("epochs", "patience"), [(1, 5), (10, 5), (60, 30)])
+def test_longer_runs_are_waited_for_longer(epochs: int, patience: int) -> None:
+    assert TrainConfig(epochs=epochs).completed("mnist", 10).patience == patience
+    assert TrainConfig(epochs=epochs, patience=3).completed("mnist", 10).patience == 3
+
+
 @pytest.mark.parametrize(
     ("preset", "most"), [("nano", 10_000), ("small", 65_000), ("base", 500_000)]
 )
@@ -34,6 +40,7 @@ def test_presets_keep_to_their_size(preset: str, most: int) -> None:
         ({"epochs": 0}, "epochs: expected a whole number of 1 or more; received: 0"),
         ({"epochs": 2.5}, "epochs: expected a whole number"),
         ({"epochs": True}, "epochs: expected a whole number"),
+        ({"patience": 0}, "patience: expected a whole number of 1 or more; received: 0"),
         ({"learning_rate": float("nan")}, "learning_rate: expected a number"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number"),
         ({"warmup_epochs": 11}, "warmup_epochs: expected a number from 0 to 10; received: 11"),
