@@ -283,6 +283,8 @@ def _horizontal_rulings(mask: np.ndarray, shortest: float) -> tuple[np.ndarray, 
     runs = cv2.morphologyEx(
         fat, cv2.MORPH_OPEN, np.ones((1, max(1, int(0.28 * shortest))), np.uint8)
     )
+    if not runs.any():  # as in most pictures; what follows takes twice as long again
+        return nothing, nothing
     count, labels, stats, _ = cv2.connectedComponentsWithStats(runs)
     lengths = stats[:, cv2.CC_STAT_WIDTH]
     thickness = np.bincount(labels.ravel(), mask.ravel(), count) / np.maximum(lengths, 1)

@@ -318,8 +318,8 @@ def _pieces(ink: np.ndarray) -> list[_Piece]:
     across, down = (min(4 * height, 0.9 * side) for side in mask.shape[::-1])
     framed = find_rulings(mask, (across, math.inf)).any()
     mask &= ~find_rulings(mask, (across, down if framed else 4 * height)) & 1
-    height = _usual_height(mask)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    height = _median_height(stats[1:, cv2.CC_STAT_HEIGHT], stats[1:, cv2.CC_STAT_AREA])
     pieces = []
     for index, (left, top, width, tall, area) in enumerate(stats):
         speck = area < 8 or max(tall, width) < 0.15 * height
