@@ -287,7 +287,7 @@ def _horizontal_rulings(mask: np.ndarray, shortest: float) -> tuple[np.ndarray, 
         return nothing, nothing
     count, labels, stats, _ = cv2.connectedComponentsWithStats(runs)
     lengths = stats[:, cv2.CC_STAT_WIDTH]
-    thickness = np.bincount(labels.ravel(), mask.ravel(), count) / np.maximum(lengths, 1)
+    thickness = np.bincount(labels[mask > 0], minlength=count) / np.maximum(lengths, 1)
     lines = (lengths >= shortest) & (thickness <= shortest / 9)  # no longer stroke of a digit
     lines[0] = False
     if not lines.any():
