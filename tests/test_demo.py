@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running_page() as (address, _):
+    with running_page(ends_within=30) as (address, _):
         yield address
 
 

@@ -43,7 +43,7 @@ def numbers(digits: Dataset, tmp_path: Path) -> dict[Path, str]:
 @pytest.fixture
 def page() -> Iterator[tuple[str, int]]:
     """The page's address and the number of its process."""
-    with running_page() as started:
+    with running_page(ends_within=120) as started:
         yield started
 
 

@@ -27,8 +27,8 @@ def start_page(port: int) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def running_page() -> Iterator[tuple[str, int]]:
-    """The page's address and the number of its process, which Ctrl-C must end."""
+def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
+    """The page's address and its process number; Ctrl-C must end it in so many seconds."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
@@ -38,7 +38,7 @@ def running_page() -> Iterator[tuple[str, int]]:
     assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
     yield f"http://127.0.0.1:{port}", server.pid
     server.send_signal(signal.SIGINT)
-    assert server.wait(2 * PATIENCE) == 130
+    assert server.wait(ends_within) == 130
 
 
 def ask(address: str, path: Path) -> tuple[Any, str, Any]:
