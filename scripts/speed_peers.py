@@ -1,8 +1,8 @@
 """The nets that ours is measured against, written anew from their descriptions, in plain torch.
 
 Their images lie in memory as tensors, which is faster than their authors' data
-loaders. `DirectDigitNet` is our own network without Keras. A function at the end
-is what `benchmark.py` runs in a process.
+loaders. `DirectDigitNet` is our own network without Keras. `curve` and
+`throughput` are what `benchmark.py` runs in a process.
 """
 
 import math

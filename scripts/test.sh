@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints, checks formats and types, and runs the tests: all of them on TensorFlow, those that
-# depend on the backend on JAX and torch too. Its arguments go to pytest.
+# Lints, checks formats and types, and runs the tests: on TensorFlow, and those that depend
+# on the backend on JAX and torch too. Its arguments go to pytest.
 #
 # --all, as the first argument, runs the long forms as well: more cases of the same promises, for hours.
 # KERAS_DIGITNET_DATA=PATH names real MNIST for the tests that need it; without it they are skipped.

@@ -53,8 +53,8 @@ def main(
     ] = False,
 ) -> None:
     """Trains what is missing; prints mean, standard deviation and every seed."""
-    if write and (presets, data, epochs) != (None, "mnist", 10):
-        raise typer.BadParameter("--write: expected all presets, mnist and 10 epochs")
+    if write and (presets, seeds, data, epochs) != (None, 5, "mnist", 10):
+        raise typer.BadParameter("--write: expected all presets, 5 seeds, mnist and 10 epochs")
     select_backend("tensorflow")
     dataset = load_dataset(data)
     results = RESULTS_DIR if write else runs

@@ -32,6 +32,11 @@ STROKES = {
         [(8, 100)]
         + [(28 + 16 * np.sin(angle), 22 - 22 * np.cos(angle)) for angle in np.linspace(-0.8, 4.6)]
     ],
+    # A two with a loop at its top.
+    "Q": [
+        [(30 + 20 * np.sin(angle), 24 - 24 * np.cos(angle)) for angle in np.linspace(2.2, 8.0, 20)]
+        + [(34, 70), (2, 96), (62, 94)]
+    ],
 }
 
 
@@ -126,8 +131,9 @@ def test_paper_that_is_lit_in_the_middle_alone_is_not_taken_for_ink(base: Classi
     assert kd.read(pixels * np.where(lamp, 1, 0.5), base).text == "4032"
 
 
-def test_ones_and_nines_are_read_as_other_hands_write_them(base: Classifier) -> None:
+def test_ones_twos_and_nines_are_read_as_other_hands_write_them(base: Classifier) -> None:
     assert kd.read(write("2iP"), base).text == "219"
+    assert kd.read(write("3Q0"), base).text == "320"
 
 
 def test_a_bar_that_floats_above_the_line_belongs_to_its_digit(base: Classifier) -> None:

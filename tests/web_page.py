@@ -35,10 +35,13 @@ def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
     server = start_page(port)
     assert server.stderr is not None
     said = server.stderr.readline()
-    assert f"http://127.0.0.1:{port}" in said, said + server.stderr.read()
-    yield f"http://127.0.0.1:{port}", server.pid
-    server.send_signal(signal.SIGINT)
-    assert server.wait(ends_within) == 130
+    try:
+        assert f"http://127.0.0.1:{port}" in said
+        yield f"http://127.0.0.1:{port}", server.pid
+        server.send_signal(signal.SIGINT)
+        assert server.wait(ends_within) == 130
+    finally:
+        server.kill()  # for where it did not end
 
 
 def ask(address: str, path: Path) -> tuple[Any, str, Any]:
