@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from keras_digitnet import __version__
 from keras_digitnet.artifacts import RunFolder
-from keras_digitnet.config import AUGMENTATIONS, EXPORT_FORMATS, PRESETS, TrainConfig
+from keras_digitnet.config import AUGMENTATIONS, EXPORT_FORMATS, PRESETS, ModelConfig, TrainConfig
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError, Interrupted
 
@@ -132,8 +132,13 @@ def train(
     ] = _DEFAULT.preset,
     data: DataOption = _DEFAULT.data,
     seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = _DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = _DEFAULT.batch_size,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images.", show_default="the preset's"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images, or pages, a step.", show_default="the preset's")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="the preset's")
     ] = None,
@@ -141,8 +146,9 @@ def train(
         float, typer.Option(help="Epochs of linear warm-up; then half a cosine down to 0.")
     ] = _DEFAULT.warmup_epochs,
     weight_decay: Annotated[
-        float, typer.Option(help="AdamW's decay of the kernels.")
-    ] = _DEFAULT.weight_decay,
+        float | None,
+        typer.Option(help="AdamW's decay of the kernels.", show_default="the preset's"),
+    ] = None,
     validation_size: Annotated[
         float, typer.Option(help="Fraction of the training images held back to choose by.")
     ] = _DEFAULT.validation_size,
@@ -203,22 +209,24 @@ def train(
                 preset=preset,
                 data=data,
                 seed=seed,
-                epochs=epochs,
-                batch_size=batch_size,
+                epochs=epochs,  # type: ignore[arg-type]
+                batch_size=batch_size,  # type: ignore[arg-type]
                 learning_rate=learning_rate,
                 warmup_epochs=warmup_epochs,
-                weight_decay=weight_decay,
+                weight_decay=weight_decay,  # type: ignore[arg-type]
                 validation_size=validation_size,
                 patience=patience,
                 test=test,
                 export=export,
             )
-            model = replace(config.network, augmentation=augmentation)
+            network = config.network
+            if isinstance(network, ModelConfig):
+                network = replace(network, augmentation=augmentation)
             select_backend(backend, for_training=True)
             from keras_digitnet import training
 
             run = training.train(
-                replace(config, model=model), out_dir=out, verbose=_verbosity(quiet)
+                replace(config, model=network), out_dir=out, verbose=_verbosity(quiet)
             )
     if as_json:
         _print_json({"run": str(run.folder.path), **run.metrics})

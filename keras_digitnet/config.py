@@ -124,18 +124,63 @@ class ModelConfig(_Record):
 
 
 @dataclass(frozen=True)
+class ReaderConfig(_Record):
+    """The sizes of the network that finds and reads the characters of a page, and its pages.
+
+    Attributes:
+        widths: Channels of the fine and of the coarse map, at a quarter and an
+            eighth of the page's resolution.
+        depths: ConvNeXt blocks of the fine map before it is made coarse, of the
+            coarse one, and of the fine map after it.
+        kernel_size: Side of the depthwise convolutions, in pixels of the map.
+        expansion: Hidden channels of a block as a multiple of its width.
+        page: Rows and columns of the pages it is trained on, in pixels.
+        pages: Pages of an epoch; no two are the same.
+        validation_pages: Pages that are composed of the held-back characters.
+        num_classes: Classes of characters.
+    """
+
+    widths: tuple[int, int] = (48, 112)
+    depths: tuple[int, int, int] = (1, 4, 1)
+    kernel_size: int = 5
+    expansion: int = 3
+    page: tuple[int, int] = (48, 192)
+    pages: int = 12_800
+    validation_pages: int = 640
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        for name, count in (("widths", 2), ("depths", 3), ("page", 2)):
+            sizes = getattr(self, name)
+            listed = isinstance(sizes, list | tuple) and len(sizes) == count
+            _check(
+                listed and all(map(_is_count, sizes)), name, f"{count} numbers of 1 or more", sizes
+            )
+            object.__setattr__(self, name, tuple(sizes))  # JSON has lists only
+        for name in ("kernel_size", "expansion", "pages", "validation_pages"):
+            _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
+        _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
+
+
+@dataclass(frozen=True)
 class Preset:
-    """A network with the learning rate that suits it.
+    """A network with the training that suits it.
 
     Attributes:
         model: Sizes and rates.
-        learning_rate: Peak learning rate at a batch of 128.
+        learning_rate: Peak learning rate at `batch_size`.
         parameters: Trainable parameters with ten classes.
+        epochs: Passes over the training images; the reader's are of `pages`.
+        batch_size: Images, or pages, a step.
+        weight_decay: AdamW's.
     """
 
-    model: ModelConfig
+    model: ModelConfig | ReaderConfig
     learning_rate: float
     parameters: int
+    epochs: int = 10
+    batch_size: int = 128
+    weight_decay: float = 0.05
 
 
 PRESETS: dict[str, Preset] = {
@@ -163,7 +208,19 @@ PRESETS: dict[str, Preset] = {
         learning_rate=8e-3,
         parameters=354_290,
     ),
+    "reader": Preset(
+        model=ReaderConfig(),
+        learning_rate=2e-3,
+        parameters=391_567,
+        epochs=80,
+        batch_size=32,
+    ),
 }
+# The presets that tell what one image of a digit is.
+CLASSIFIERS = ("nano", "small", "base")
+
+# A setting that is filled in with the preset's.
+_OF_PRESET: Any = None
 
 
 @dataclass(frozen=True)
@@ -176,11 +233,12 @@ class TrainConfig(_Record):
         seed: Seeds the first weights, the order of the digits, the
             augmentation and the validation split.
         epochs: Passes over the training digits, and the length of the
-            learning-rate schedule.
-        batch_size: Digits a step.
+            learning-rate schedule; `None` becomes the preset's.
+        batch_size: Digits, or pages, a step; `None` becomes the preset's.
         learning_rate: The schedule's peak; `None` is the preset's.
         warmup_epochs: Epochs of linear warm-up; may be a fraction.
-        weight_decay: AdamW's decoupled decay; kernels only.
+        weight_decay: AdamW's decoupled decay, kernels only; `None` becomes the
+            preset's.
         validation_size: Fraction of the training digits that is held back to
             choose by.
         patience: Epochs without a lower validation loss before the run stops;
@@ -196,24 +254,29 @@ class TrainConfig(_Record):
     preset: str = "base"
     data: str = "auto"
     seed: int = 0
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: int = _OF_PRESET
+    batch_size: int = _OF_PRESET
     learning_rate: float | None = None
     warmup_epochs: float = 0.5
-    weight_decay: float = 0.05
+    weight_decay: float = _OF_PRESET
     validation_size: float = 0.05
     patience: int | None = None
     min_images_per_epoch: int = 9_600
     test: bool = True
     export: bool = True
-    model: ModelConfig | None = None
+    model: ModelConfig | ReaderConfig | None = None
 
     def __post_init__(self) -> None:
         named = isinstance(self.preset, str) and self.preset in PRESETS
         _check(named, "preset", f"one of {', '.join(PRESETS)}", self.preset)
+        preset = PRESETS[self.preset]
+        for name in ("epochs", "batch_size", "weight_decay"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(preset, name))
+        kind = type(preset.model)
         if isinstance(self.model, dict):  # as JSON has it
-            object.__setattr__(self, "model", ModelConfig.from_json(self.model))
-        _check(isinstance(self.network, ModelConfig), "model", "a ModelConfig", self.model)
+            object.__setattr__(self, "model", kind.from_json(self.model))
+        _check(isinstance(self.network, kind), "model", f"a {kind.__name__}", self.model)
         _check(isinstance(self.data, str) and self.data != "", "data", "a name or path", self.data)
         _check(_is_count(self.seed, 0, 2**32 - 1), "seed", "0 to 4294967295", self.seed)
         for name in ("test", "export"):
@@ -250,7 +313,7 @@ class TrainConfig(_Record):
         )
 
     @property
-    def network(self) -> ModelConfig:
+    def network(self) -> ModelConfig | ReaderConfig:
         """The network that is trained: `model`, else the preset's."""
         return self.model or PRESETS[self.preset].model
 

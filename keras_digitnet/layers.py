@@ -318,6 +318,25 @@ def _sample(images: Any, y: Any, x: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
+class GrowTo(keras.layers.Layer):
+    """Makes a map twice as large, each pixel four times, and cuts it to the size of another.
+
+    Input: `(N, h, w, C)` and `(N, H, W, D)` with H of 2h or 2h - 1, and W
+    likewise. Output: `(N, H, W, C)`.
+    """
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        small, like = inputs
+        large = ops.repeat(ops.repeat(small, 2, axis=1), 2, axis=2)
+        height, width = ops.shape(like)[1:3]
+        return large[:, :height, :width]
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        small, like = input_shape
+        return (*like[:3], small[3])
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras's layer, with the same weights and config, written for XLA's CPU where that computes.
 
@@ -339,7 +358,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
             and self.data_format == "channels_last"
             and self.depth_multiplier == 1
         )
-        spread = self.padding == "same" and height * width <= self._most_pixels
+        pixels = height * width if height and width else math.inf  # a size may be open
+        spread = self.padding == "same" and pixels <= self._most_pixels
         whole = self.padding == "valid" and self.kernel_size == (height, width)
         if not (plain and (spread or whole) and _on_xla_cpu()):
             return super().call(inputs)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_digitnet.config import ModelConfig
+from keras_digitnet.config import ModelConfig, ReaderConfig
 from keras_digitnet.layers import DepthwiseConv2D, RandomAffine, RandomDegradation, RandomPen
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -33,25 +33,25 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     x = stem(x, config)
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
         if stage > 0:
-            x = _normalization(f"stage{stage}_downsample_norm")(x)
-            x = _convolution(width, 2, f"stage{stage}_downsample", strides=2)(x)
+            x = normalization(f"stage{stage}_downsample_norm")(x)
+            x = convolution(width, 2, f"stage{stage}_downsample", strides=2)(x)
         for block in range(depth):
             x = convnext_block(x, config, f"stage{stage}_block{block}")
     x = weighted_pooling(x)
-    x = _normalization("head_norm")(x)
-    logits = _dense(config.num_classes, "logits")(x)
+    x = normalization("head_norm")(x)
+    logits = dense(config.num_classes, "logits")(x)
     return keras.Model(images, logits, name=name)
 
 
 def stem(x: Any, config: ModelConfig) -> Any:
     """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a look at full resolution, then half of it."""
     width = config.widths[0]
-    x = _convolution(max(width // 2, 1), 3, "stem_full", activation="relu")(x)
-    x = _convolution(width, 3, "stem_half", strides=2)(x)
-    return _normalization("stem_norm")(x)
+    x = convolution(max(width // 2, 1), 3, "stem_full", activation="relu")(x)
+    x = convolution(width, 3, "stem_half", strides=2)(x)
+    return normalization("stem_norm")(x)
 
 
-def convnext_block(x: Any, config: ModelConfig, name: str) -> Any:
+def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any:
     """One residual block: depthwise convolution, norm, inverted bottleneck.
 
     Args:
@@ -68,9 +68,9 @@ def convnext_block(x: Any, config: ModelConfig, name: str) -> Any:
         depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
         name=f"{name}_depthwise",
     )(x)
-    branch = _normalization(f"{name}_norm")(branch)
-    branch = _dense(config.expansion * width, f"{name}_expand", "relu")(branch)
-    branch = _dense(width, f"{name}_project")(branch)
+    branch = normalization(f"{name}_norm")(branch)
+    branch = dense(config.expansion * width, f"{name}_expand", "relu")(branch)
+    branch = dense(width, f"{name}_project")(branch)
     return layers.Add(name=f"{name}_add")([x, branch])
 
 
@@ -162,7 +162,7 @@ def count_parameters(model: keras.Model) -> int:
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)
 
 
-def _convolution(width: int, kernel_size: int, name: str, **options: Any) -> keras.layers.Layer:
+def convolution(width: int, kernel_size: int, name: str, **options: Any) -> keras.layers.Layer:
     return layers.Conv2D(
         width,
         kernel_size,
@@ -173,9 +173,9 @@ def _convolution(width: int, kernel_size: int, name: str, **options: Any) -> ker
     )
 
 
-def _dense(width: int, name: str, activation: str | None = None) -> keras.layers.Layer:
+def dense(width: int, name: str, activation: str | None = None) -> keras.layers.Layer:
     return layers.Dense(width, activation, kernel_initializer="lecun_normal", name=name)
 
 
-def _normalization(name: str) -> keras.layers.Layer:
+def normalization(name: str) -> keras.layers.Layer:
     return layers.LayerNormalization(epsilon=1e-6, name=name)

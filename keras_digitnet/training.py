@@ -33,14 +33,14 @@ from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import Report, evaluate, fit_temperature
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
-from keras_digitnet.model import build_model, count_parameters, fold_temperature, jit_compile
+from keras_digitnet.model import count_parameters, fold_temperature, jit_compile
+from keras_digitnet.tasks import Batch, task_of
 
 logger = logging.getLogger(__name__)
 
 History = list[dict[str, float]]
 
 _COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
-_EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -157,41 +157,24 @@ def learning_rate_at(epoch: float, config: TrainConfig) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def batches(
-    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless shuffled batches, `steps` an epoch; each epoch's order follows from its number.
-
-    So a run that is resumed at an epoch sees what it would have seen. An epoch
-    is one permutation of the images, or as many as its steps need.
-    """
-    for epoch in itertools.count(first_epoch):
-        random = np.random.default_rng([seed, epoch])
-        passes = math.ceil(steps * batch_size / len(split))
-        order = np.concatenate([random.permutation(len(split)) for _ in range(passes)])
-        for index in order[: steps * batch_size].reshape(steps, batch_size):
-            yield split.images[index], split.labels[index]
-
-
-def feed(split: Split, batch_size: int, steps: int, seed: int, first_epoch: int = 0) -> Any:
-    """`batches` as `Model.fit` takes them best.
+def feed(endless: Iterator[Batch]) -> Any:
+    """Batches as `Model.fit` takes them best.
 
     Keras would hand them to TensorFlow as a data set whose buffers TensorFlow
     tunes as it goes, in a thread that sleeps ever longer. At the end of `fit`
     that thread may be waited for, as long again as the training took.
     """
-    endless = batches(split, batch_size, steps, seed, first_epoch)
     if keras.backend.backend() != "tensorflow":
         return endless
     import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    signature = tuple(
-        tf.TensorSpec((batch_size, *array.shape[1:]), array.dtype)
-        for array in (split.images, split.labels)
+    first = next(endless)
+    signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: itertools.chain([first], endless), output_signature=signature
     )
-    dataset = tf.data.Dataset.from_generator(lambda: endless, output_signature=signature)
     return dataset.prefetch(2).with_options(options)
 
 
@@ -242,19 +225,16 @@ def _how_to_go_on(folder: RunFolder) -> str:
     return f"Go on with: keras-digitnet train --resume {folder.path}"
 
 
-def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    return build_model(config.network, name=_model_name(config, dataset))
-
-
 def build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The model as `train` fits it: AdamW, cross-entropy on logits, accuracy."""
-    model = _build(config, dataset)
+    """The model as `train` fits it: AdamW, the loss and the accuracy of its task."""
+    task = task_of(config, dataset)
+    model = task.network(_model_name(config, dataset))
     optimizer = keras.optimizers.AdamW(config.peak_learning_rate, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        task.loss,
+        metrics=task.metrics,
         jit_compile=jit_compile(),
     )
     optimizer.build(model.trainable_variables)
@@ -288,22 +268,21 @@ def _fit(
     verbose: int | str,
 ) -> None:
     """Trains to the end, adds to `history`, and leaves the best weights in the model."""
-    images = max(len(dataset.train), config.min_images_per_epoch)
-    steps = max(images // config.batch_size, 1)
+    task = task_of(config, dataset)
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
     with _stop_signals() as signals:
         model.fit(
-            feed(dataset.train, config.batch_size, steps, config.seed, done),
-            steps_per_epoch=steps,
+            feed(task.batches(done)),
+            steps_per_epoch=task.steps,
             initial_epoch=done,
             epochs=done if patience_lost else config.epochs,
-            validation_data=(dataset.validation.images, dataset.validation.labels),
-            validation_batch_size=_EVALUATION_BATCH,
-            shuffle=False,  # `batches` has done it
+            validation_data=task.validation(),
+            validation_batch_size=task.validation_batch,
+            shuffle=False,  # the task has done it
             verbose=verbose,
             callbacks=[
-                WarmupCosine(config, steps),
+                WarmupCosine(config, task.steps),
                 _EpochSeeds(config.seed),
                 _Guard(signals),
                 _EarlyStopping(config.epochs_of_patience, folder, history),
@@ -321,10 +300,9 @@ def _save_model(
 
     The file has no optimizer, which nobody who uses the model needs.
     """
-    images, labels = dataset.validation.images, dataset.validation.labels
-    logits = model.predict(images, batch_size=_EVALUATION_BATCH, verbose=0)
-    temperature = fit_temperature(logits, labels)
-    bare = _build(config, dataset)
+    task = task_of(config, dataset)
+    temperature = fit_temperature(*task.held_back(model))
+    bare = task.network(model.name)
     bare.set_weights(model.get_weights())
     fold_temperature(bare, temperature)
     with written_whole(folder.model_path) as temporary:

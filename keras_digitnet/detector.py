@@ -1,0 +1,193 @@
+"""The network that finds and reads every character of a page, what it learns from, and its loss.
+
+A fully convolutional detector without anchors (after Zhou et al., "Objects as Points", arXiv
+1904.07850) of ConvNeXt blocks. Each cell of `STRIDE` by `STRIDE` pixels says whether a character's
+centre is in it, where its box lies, and which class it is: one presence and one softmax, so that
+no character is found twice as two classes.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_digitnet.config import ReaderConfig
+from keras_digitnet.layers import GrowTo
+from keras_digitnet.model import convnext_block, convolution, dense, normalization
+from keras_digitnet.pages import Page
+
+STRIDE = 4
+# What the sizes of boxes are logarithms of, in pixels: a usual digit's.
+_USUAL_WIDTH, _USUAL_HEIGHT = 14.0, 20.0
+# Channels of a cell before the classes: presence, offset of the centre, size.
+_BOX = 5
+# Channels of a target: heat, asked, weight, label and four of the box.
+_TARGET = 8
+# Losses are per page; by this they are of the size of a character's.
+_CHARACTERS_A_PAGE = 5.0
+
+
+def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
+    """A model from `(N, H, W, 1)` uint8 pages to `(N, H/4, W/4, 5 + num_classes)` cells.
+
+    H and W are open; the map is as large as their quarters, rounded up. The
+    first weights are drawn from Keras's global seed.
+    """
+    fine, coarse = config.widths
+    images = keras.Input((None, None, 1), dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(images)
+    x = convolution(fine // 2, 5, "stem_half", strides=2, activation="relu")(x)
+    x = convolution(fine, 3, "stem_quarter", strides=2)(x)
+    x = normalization("stem_norm")(x)
+    before, middle, after = config.depths
+    for block in range(before):
+        x = convnext_block(x, config, f"fine{block}")
+    y = normalization("downsample_norm")(x)
+    y = convolution(coarse, 2, "downsample", strides=2)(y)
+    for block in range(middle):
+        y = convnext_block(y, config, f"coarse{block}")
+    y = dense(fine, "upsample")(normalization("upsample_norm")(y))
+    x = layers.Add(name="upsample_add")([x, GrowTo(name="grow")([y, x])])
+    for block in range(before, before + after):
+        x = convnext_block(x, config, f"fine{block}")
+    x = normalization("head_norm")(x)
+    presence = layers.Dense(
+        1,
+        kernel_initializer=_nearly_zero(),
+        # To begin with no cell is thought to hold a centre: nearly none does.
+        bias_initializer=keras.initializers.Constant(-4.0),
+        name="presence",
+    )(x)
+    boxes = layers.Dense(4, kernel_initializer=_nearly_zero(), name="boxes")(x)
+    hidden = dense(coarse, "class_hidden", "relu")(x)
+    classes = dense(config.num_classes, "logits")(hidden)
+    return keras.Model(
+        images, layers.Concatenate(name="cells")([presence, boxes, classes]), name=name
+    )
+
+
+def build_detection_model(model: keras.Model) -> keras.Model:
+    """What is deployed: the same weights, and what they say in words of the page.
+
+    Returns:
+        A model from `(N, H, W, 1)` uint8 images to a dictionary of float32
+        arrays: `presence` `(N, h, w)` from 0 to 1, `boxes` `(N, h, w, 4)`:
+        left, top, right and bottom in pixels, and `probabilities`
+        `(N, h, w, C)`, with h and w the quarters of H and W, rounded up.
+    """
+    cells = model.output
+    rows, columns = _centres(cells)
+    column = STRIDE * (columns + cells[..., 1])
+    row = STRIDE * (rows + cells[..., 2])
+    width = _USUAL_WIDTH * ops.exp(ops.clip(cells[..., 3], -4, 4)) / 2
+    height = _USUAL_HEIGHT * ops.exp(ops.clip(cells[..., 4], -4, 4)) / 2
+    boxes = ops.stack([column - width, row - height, column + width, row + height], axis=-1)
+    return keras.Model(
+        model.input,
+        {
+            "presence": ops.sigmoid(cells[..., 0]),
+            "boxes": boxes,
+            "probabilities": ops.softmax(cells[..., _BOX:]),
+        },
+        name=model.name,
+    )
+
+
+def _centres(cells: Any) -> tuple[Any, Any]:
+    """The middle of each cell, in cells: rows `(N, h, w)` and columns, whatever h and w are."""
+    ones = ops.ones_like(cells[..., 0])
+    return ops.cumsum(ones, axis=1) - 0.5, ops.cumsum(ones, axis=2) - 0.5
+
+
+def _nearly_zero() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.01)
+
+
+# What it learns from
+
+
+def targets(page: Page) -> np.ndarray:
+    """`(h, w, 8)` float32: what each cell should say of a page.
+
+    Heat is 1 where a character's centre lies and falls off about it as a
+    Gaussian that is narrower for slim ones; `asked` is 0 where nothing is
+    asked; a cell near a centre speaks for that character, with a weight.
+    """
+    height, width = (-(-side // STRIDE) for side in page.image.shape)
+    target = np.zeros((height, width, _TARGET), np.float32)
+    target[..., 1] = 1
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    for left, top, right, bottom in page.ignored / STRIDE:
+        inside_rows = (rows > top - 0.5) & (rows < bottom + 0.5)
+        inside_columns = (columns > left - 0.5) & (columns < right + 0.5)
+        target[np.ix_(inside_rows, inside_columns, [1])] = 0
+    for (left, top, right, bottom), label in zip(page.boxes / STRIDE, page.labels, strict=True):
+        x, y, w, h = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+        reach_x, reach_y = 0.17 * w + 0.28, 0.14 * h + 0.28
+        row, column = min(int(y), height - 1), min(int(x), width - 1)
+        falls = _bell(rows - row - 0.5, reach_y)[:, None] * _bell(columns - column - 0.5, reach_x)
+        near = _bell(rows - y, reach_y)[:, None] * _bell(columns - x, reach_x)
+        np.maximum(target[..., 0], falls, out=target[..., 0])
+        near[row, column] = max(near[row, column], 0.36)
+        own = (near > 0.35) & (near > target[..., 2])
+        target[own, 2] = near[own]
+        target[own, 3] = label
+        at_rows, at_columns = np.nonzero(own)
+        target[own, 4] = x - columns[at_columns]
+        target[own, 5] = y - rows[at_rows]
+        target[own, 6:] = np.log([4 * w / _USUAL_WIDTH, 4 * h / _USUAL_HEIGHT])
+        target[row, column, 1] = 1
+    return target
+
+
+def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The logits `(M, C)` of the cells at characters' centres, and their labels `(M,)`.
+
+    Args:
+        cells: `(N, h, w, 5 + C)`, as a detector gives them.
+        wanted: `(N, h, w, 8)`, the `targets` of the same pages.
+    """
+    centre = wanted[..., 0] > 0.999
+    return cells[centre][:, _BOX:], wanted[centre][:, 3].astype(np.int64)
+
+
+def _bell(away: np.ndarray, reach: float) -> np.ndarray:
+    return np.exp(-0.5 * (away / reach) ** 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class DetectionLoss(keras.losses.Loss):
+    """What a detector's cells miss of a page's `targets`, a value a page.
+
+    The penalty-reduced focal loss of presence (arXiv 1904.07850, equation 1),
+    the cross-entropy of classes and the smooth L1 of boxes.
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        heat, asked, weight = y_true[..., 0], y_true[..., 1], y_true[..., 2]
+        presence = ops.clip(y_pred[..., 0], -12.0, 12.0)
+        chance = ops.sigmoid(presence)
+        centre = ops.cast(heat > 0.999, presence.dtype)
+        positive = centre * (1 - chance) ** 2 * ops.log_sigmoid(presence)
+        negative = (1 - centre) * asked * (1 - heat) ** 4 * chance**2 * ops.log_sigmoid(-presence)
+        focal = -ops.sum(positive + negative, axis=(1, 2))
+        entropy = keras.losses.sparse_categorical_crossentropy(
+            ops.cast(y_true[..., 3], "int32"), y_pred[..., _BOX:], from_logits=True
+        )
+        away = ops.abs(y_pred[..., 1:_BOX] - y_true[..., 4:])
+        smooth = ops.sum(ops.where(away < 0.1, 5 * away**2, away - 0.05), axis=-1)
+        seen = ops.sum(weight * (entropy + 0.5 * smooth), axis=(1, 2))
+        return (focal + seen) / _CHARACTERS_A_PAGE
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class CharacterAccuracy(keras.metrics.Mean):
+    """The share of the characters that the cells at their centres find and read right."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        labels = ops.cast(y_true[..., 3], "int32")
+        right = ops.cast(ops.argmax(y_pred[..., _BOX:], axis=-1), "int32") == labels
+        found = ops.logical_and(right, y_pred[..., 0] > 0)
+        centre = y_true[..., 0] > 0.999
+        return super().update_state(ops.cast(found, "float32"), ops.cast(centre, "float32"))

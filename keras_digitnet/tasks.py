@@ -1,0 +1,146 @@
+"""What a run trains: its network, what that learns from, and by what an epoch is chosen."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_digitnet.config import ModelConfig, ReaderConfig, TrainConfig
+from keras_digitnet.data import Dataset, Split
+from keras_digitnet.detector import (
+    CharacterAccuracy,
+    DetectionLoss,
+    build_detector,
+    characters,
+    targets,
+)
+from keras_digitnet.glyphs import GlyphSource
+from keras_digitnet.model import build_model
+from keras_digitnet.pages import Composer
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Task(Protocol):
+    """What differs between the networks that a run can train.
+
+    Attributes:
+        steps: Batches of an epoch.
+        loss: What `Model.compile` takes.
+        metrics: The same; one of them is `accuracy`.
+        validation_batch: Inputs that are computed at a time where nothing is learned.
+    """
+
+    steps: int
+    validation_batch: int
+    loss: keras.losses.Loss
+    metrics: list[Any]
+
+    def network(self, name: str) -> keras.Model:
+        """The network with new weights, drawn from Keras's global seed."""
+
+    def batches(self, first_epoch: int) -> Iterator[Batch]:
+        """Endless batches, `steps` an epoch; an epoch's follow from the seed and its number."""
+
+    def validation(self) -> Batch:
+        """What an epoch is judged by: inputs and targets, the same in every epoch."""
+
+    def held_back(self, model: keras.Model) -> Batch:
+        """Logits `(N, C)` that the model gives held-back characters, and their labels `(N,)`."""
+
+
+def task_of(config: TrainConfig, dataset: Dataset) -> Task:
+    """The task of the network that `config` asks for."""
+    if isinstance(config.network, ReaderConfig):
+        return ReaderTask(config, config.network, dataset)
+    return ClassifierTask(config, config.network, dataset)
+
+
+class ClassifierTask:
+    """One image of a character to its class."""
+
+    def __init__(self, config: TrainConfig, network: ModelConfig, dataset: Dataset) -> None:
+        images = max(len(dataset.train), config.min_images_per_epoch)
+        self.steps = max(images // config.batch_size, 1)
+        self.validation_batch = 500
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.metrics = ["accuracy"]
+        self._config = config
+        self._network = network
+        self._dataset = dataset
+
+    def network(self, name: str) -> keras.Model:
+        return build_model(self._network, name)
+
+    def batches(self, first_epoch: int) -> Iterator[Batch]:
+        config, train = self._config, self._dataset.train
+        return batches(train, config.batch_size, self.steps, config.seed, first_epoch)
+
+    def validation(self) -> Batch:
+        return self._dataset.validation.images, self._dataset.validation.labels
+
+    def held_back(self, model: keras.Model) -> Batch:
+        images, labels = self.validation()
+        return model.predict(images, batch_size=self.validation_batch, verbose=0), labels
+
+
+class ReaderTask:
+    """A page to the place and class of each of its characters; composes pages as it goes."""
+
+    def __init__(self, config: TrainConfig, network: ReaderConfig, dataset: Dataset) -> None:
+        self.steps = max(network.pages // config.batch_size, 1)
+        self.validation_batch = 32
+        self.loss = DetectionLoss()
+        self.metrics = [CharacterAccuracy(name="accuracy")]
+        self._config = config
+        self._network = network
+        self._dataset = dataset
+
+    def network(self, name: str) -> keras.Model:
+        return build_detector(self._network, name)
+
+    def batches(self, first_epoch: int) -> Iterator[Batch]:
+        compose = self._composer(self._dataset.train)
+        for epoch in itertools.count(first_epoch):
+            for step in range(self.steps):
+                yield self._batch(compose, self._config.batch_size, (epoch, step))
+
+    def validation(self) -> Batch:
+        compose = self._composer(self._dataset.validation)
+        # No epoch has this number, so that these pages come in none.
+        return self._batch(compose, self._network.validation_pages, (2**32 - 1, 0))
+
+    def held_back(self, model: keras.Model) -> Batch:
+        pages, wanted = self.validation()
+        return characters(model.predict(pages, batch_size=self.validation_batch, verbose=0), wanted)
+
+    def _composer(self, split: Split) -> Composer:
+        source = GlyphSource(split.images, split.labels, self._dataset.classes)
+        return Composer(source, self._network.page, self._network.num_classes)
+
+    def _batch(self, compose: Composer, count: int, number: tuple[int, int]) -> Batch:
+        pages = [
+            compose.compose(np.random.default_rng([self._config.seed, *number, index]))
+            for index in range(count)
+        ]
+        images = np.stack([page.image for page in pages])[..., None]
+        return images, np.stack([targets(page) for page in pages])
+
+
+def batches(
+    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
+) -> Iterator[Batch]:
+    """Endless shuffled batches, `steps` an epoch; each epoch's order follows from its number.
+
+    So a run that is resumed at an epoch sees what it would have seen. An epoch
+    is one permutation of the images, or as many as its steps need.
+    """
+    for epoch in itertools.count(first_epoch):
+        random = np.random.default_rng([seed, epoch])
+        passes = math.ceil(steps * batch_size / len(split))
+        order = np.concatenate([random.permutation(len(split)) for _ in range(passes)])
+        for index in order[: steps * batch_size].reshape(steps, batch_size):
+            yield split.images[index], split.labels[index]
