@@ -1,6 +1,7 @@
 """From probabilities and labels to figures; knows neither models nor files."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,77 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         confusion_matrix=tuple(tuple(int(count) for count in row) for row in matrix),
         most_confused=_most_confused(matrix, classes),
     )
+
+
+@dataclass(frozen=True)
+class LinesReport:
+    """How well lines of characters are read.
+
+    Attributes:
+        n: Number of lines.
+        accuracy: Share of the lines that are read right as a whole.
+        character_error_rate: Characters that must be put in, left out or
+            exchanged, as a share of those that are there.
+        precision: Share of what was found that is a character: boxes that
+            share more than half of their union with one.
+        recall: Share of the characters that were found.
+    """
+
+    n: int
+    accuracy: float
+    character_error_rate: float
+    precision: float
+    recall: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def evaluate_lines(
+    answers: Sequence[tuple[int, ...]],
+    truths: Sequence[tuple[int, ...]],
+    found: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+) -> LinesReport:
+    """Compares what a reader says of lines with what they say.
+
+    Args:
+        answers: The labels that were read in each line, from left to right.
+        truths: The labels that are there.
+        found: `(M, 4)` boxes for each line: left, top, right, bottom.
+        boxes: `(N, 4)`, where the characters are.
+    """
+    pairs = list(zip(answers, truths, strict=True))
+    matched = [_matched(*each) for each in zip(found, boxes, strict=True)]
+    count = sum(map(len, truths))
+    return LinesReport(
+        n=len(truths),
+        accuracy=sum(answer == truth for answer, truth in pairs) / max(len(truths), 1),
+        character_error_rate=sum(edits(*pair) for pair in pairs) / max(count, 1),
+        precision=sum(matched) / max(sum(map(len, found)), 1),
+        recall=sum(matched) / max(count, 1),
+    )
+
+
+def edits(answer: Sequence[int], truth: Sequence[int]) -> int:
+    """The fewest insertions, deletions and exchanges from one to the other (Levenshtein)."""
+    row = np.arange(len(truth) + 1)
+    for label in answer:
+        exchanged = row[:-1] + (np.array(truth) != label) if len(truth) else row[:0]
+        best = np.concatenate([[row[0] + 1], np.minimum(exchanged, row[1:] + 1)])
+        # What is put in costs one more than what stands before it.
+        row = np.minimum.accumulate(best - np.arange(len(best))) + np.arange(len(best))
+    return int(row[-1])
+
+
+def _matched(found: np.ndarray, boxes: np.ndarray) -> int:
+    """How many boxes are found: pairs that share more than half of their union, one to one."""
+    low = np.maximum(found[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(found[:, None, 2:], boxes[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (found, boxes)]
+    over = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+    return int((over > 0.5).any(axis=0).sum())
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:

@@ -1,29 +1,45 @@
-"""Lines of test digits as somebody might have written and photographed them."""
+"""Lines of held-back characters as somebody might have written and photographed them.
 
-import cv2
+They measure how well a reader reads; it is trained on pages that are composed otherwise.
+"""
+
+from dataclasses import dataclass
+
 import numpy as np
 
 from keras_digitnet.data import Split
 
 
-def write_line(digits: Split, random: np.random.Generator) -> tuple[np.ndarray, str]:
-    """A picture of 1 to 12 digits in a row, and what it says.
+@dataclass(frozen=True)
+class WrittenLine:
+    """A picture of a line of characters.
+
+    Attributes:
+        picture: `(H, W)` uint8.
+        labels: What it says, from left to right: the characters' labels.
+        boxes: `(N, 4)` float, left, top, right and bottom of each, in pixels.
+    """
+
+    picture: np.ndarray
+    labels: tuple[int, ...]
+    boxes: np.ndarray
+
+
+def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:
+    """A picture of 1 to 12 characters in a row.
 
     Size, spacing, slant, paper, shadow and noise are drawn for each picture.
 
     Args:
-        digits: Images in MNIST's form; labels are the digits themselves.
+        characters: Images in MNIST's form.
         random: What draws.
-
-    Returns:
-        `(H, W)` uint8, and the text.
     """
-    chosen = random.integers(0, len(digits), random.integers(1, 13))
+    chosen = random.integers(0, len(characters), random.integers(1, 13))
     height = int(random.integers(28, 80))
     gap = random.uniform(0.05, 0.5)
     shear = random.uniform(-0.3, 0.3)
     inks = [
-        _written(digits.images[index, ..., 0], height, random.uniform(0.85, 1.15), shear)
+        _written(characters.images[index, ..., 0], height, random.uniform(0.85, 1.15), shear)
         for index in chosen
     ]
     gaps = [max(2, round(height * gap * random.uniform(0.6, 1.4))) for _ in inks]
@@ -31,16 +47,20 @@ def write_line(digits: Split, random: np.random.Generator) -> tuple[np.ndarray, 
     width = sum(ink.shape[1] for ink in inks) + sum(gaps) + 2 * margin
     line = np.zeros((round(1.5 * height) + 2 * margin, width), np.float32)
     left = margin
+    boxes = []
     for ink, space in zip(inks, gaps, strict=True):
         top = margin + round((1.5 * height - ink.shape[0]) / 2 + height * random.uniform(-0.1, 0.1))
         line[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+        boxes.append((left, top, left + ink.shape[1], top + ink.shape[0]))
         left += ink.shape[1] + space
-    text = "".join(str(digits.labels[index]) for index in chosen)
-    return _photographed(line, random), text
+    labels = tuple(int(characters.labels[index]) for index in chosen)
+    return WrittenLine(_photographed(line, random), labels, np.array(boxes, float))
 
 
 def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.ndarray:
-    """The digit's ink, 0 to 1, slanted, cropped, about so high."""
+    """The character's ink, 0 to 1, slanted, cropped, about so high."""
+    import cv2
+
     scale = size * height / 20
     side = round(28 * scale * 1.5)
     matrix = np.array(
@@ -56,6 +76,8 @@ def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.nd
 
 def _photographed(line: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The line in ink or pencil on paper or a blackboard, in some light, by some camera."""
+    import cv2
+
     height, width = line.shape
     y, x = np.indices(line.shape, np.float32) / max(height, width)
     light = 1 - random.uniform(0, 0.3) * x - random.uniform(0, 0.3) * y

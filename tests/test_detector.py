@@ -1,0 +1,154 @@
+"""The network of a reader, what it is taught, and how its answers become characters."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_digitnet import detector, finding
+from keras_digitnet.config import PRESETS, ReaderConfig
+from keras_digitnet.finding import Character
+from keras_digitnet.model import count_parameters
+from keras_digitnet.pages import Page
+
+pytestmark = pytest.mark.backends
+
+TINY_READER = ReaderConfig(widths=(8, 12), depths=(1, 1, 1), expansion=2)
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    boxes = np.array([(20, 10, 36, 34), (40, 12, 46, 36), (100, 4, 130, 40)], np.float32)
+    ignored = np.array([(60, 10, 80, 30)], np.float32)
+    return Page(np.zeros((48, 192), np.uint8), boxes, np.array([3, 1, 8]), ignored)
+
+
+def perfect(page: Page, classes: int = 10) -> np.ndarray:
+    """Cells that say just what the page's targets ask for."""
+    target = detector.targets(page)
+    cells = np.zeros((*target.shape[:2], 5 + classes), np.float32)
+    cells[..., 0] = np.where(target[..., 0] > 0.999, 8.0, -8.0)
+    cells[..., 1:5] = target[..., 4:]
+    rows, columns = np.nonzero(target[..., 2] > 0)
+    cells[rows, columns, 5 + target[rows, columns, 3].astype(int)] = 12.0
+    return cells
+
+
+@pytest.mark.parametrize("shape", [(48, 192), (8, 8), (41, 59), (3, 200)])
+def test_the_network_takes_any_page(shape: tuple[int, int]) -> None:
+    model = detector.build_detection_model(detector.build_detector(TINY_READER))
+    found = model(np.zeros((2, *shape, 1), np.uint8))
+    height, width = (-(-side // 4) for side in shape)
+    assert tuple(found["presence"].shape) == (2, height, width)
+    assert tuple(found["boxes"].shape) == (2, height, width, 4)
+    assert tuple(found["probabilities"].shape) == (2, height, width, 10)
+    assert np.allclose(ops.convert_to_numpy(ops.sum(found["probabilities"], axis=-1)), 1, atol=1e-5)
+
+
+def test_the_preset_has_as_many_parameters_as_it_says() -> None:
+    preset = PRESETS["reader"]
+    assert isinstance(preset.model, ReaderConfig)
+    assert count_parameters(detector.build_detector(preset.model)) == preset.parameters
+
+
+def test_the_loss_of_perfect_answers_is_nearly_none_and_any_fault_costs(page: Page) -> None:
+    loss = detector.DetectionLoss()
+    wanted = detector.targets(page)[None]
+
+    def cost(cells: np.ndarray) -> float:
+        return float(loss(ops.convert_to_tensor(wanted), ops.convert_to_tensor(cells[None])))
+
+    right = perfect(page)
+    assert cost(right) < 1e-3
+    row, column = (int(value) for value in np.argwhere(wanted[0, ..., 0] > 0.999)[0])
+    for channel, value in ((0, -8.0), (1, 1.5), (4, 1.0), (5 + 4, 20.0)):
+        wrong = right.copy()
+        wrong[row, column, channel] = value
+        assert cost(wrong) > 0.02, channel
+    ghost = right.copy()
+    ghost[2, 40, 0] = 8.0  # far from every character
+    assert cost(ghost) > 0.5
+    unasked = right.copy()
+    unasked[5, 17, 0] = 8.0  # where nothing is asked
+    assert cost(unasked) == pytest.approx(cost(right))
+
+
+def test_accuracy_counts_characters_that_are_found_and_read(page: Page) -> None:
+    accuracy = detector.CharacterAccuracy(name="accuracy")
+    cells, wanted = perfect(page), detector.targets(page)
+    row, column = (int(value) for value in np.argwhere(wanted[..., 0] > 0.999)[0])
+    cells[row, column, 0] = -3.0
+    accuracy.update_state(ops.convert_to_tensor(wanted[None]), ops.convert_to_tensor(cells[None]))
+    assert float(accuracy.result()) == pytest.approx(2 / 3)
+
+
+def test_what_the_targets_say_is_found_again(page: Page) -> None:
+    """From boxes to targets, through the network's last step, to boxes."""
+    cells = keras.Input((None, None, 15))
+    found = detector.build_detection_model(keras.Model(cells, cells))(perfect(page)[None])
+    arrays = {name: ops.convert_to_numpy(value) for name, value in found.items()}
+    peaks = arrays["presence"][0] > 0.5
+    boxes, labels = arrays["boxes"][0][peaks], arrays["probabilities"][0][peaks].argmax(axis=1)
+    order = np.argsort(boxes[:, 0])
+    assert np.allclose(boxes[order], page.boxes, atol=1e-3)
+    assert labels[order].tolist() == page.labels.tolist()
+
+
+def test_a_training_step_learns_and_survives_a_file(page: Page, tmp_path: object) -> None:
+    keras.utils.set_random_seed(0)
+    model = detector.build_detector(TINY_READER)
+    model.compile(
+        keras.optimizers.AdamW(1e-2),
+        detector.DetectionLoss(),
+        metrics=[detector.CharacterAccuracy(name="accuracy")],
+    )
+    image = np.full((4, 48, 192, 1), 200, np.uint8)
+    for left, top, right, bottom in page.boxes.astype(int):
+        image[:, top:bottom, left:right] = 30
+    wanted = np.repeat(detector.targets(page)[None], 4, axis=0)
+    before = model.evaluate(image, wanted, verbose=0)[0]
+    model.fit(image, wanted, epochs=40, verbose=0)
+    assert model.evaluate(image, wanted, verbose=0)[0] < 0.5 * before
+    path = f"{tmp_path}/model.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
+    assert np.allclose(again.predict(image, verbose=0), model.predict(image, verbose=0), atol=1e-5)
+
+
+# Decoding; whatever runs the network
+
+
+def character(left: float, top: float, right: float, bottom: float) -> Character:
+    return Character((left, top, right, bottom), 0.9, np.zeros(10))
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 256), (28, 28), (3, 3), (20, 3000), (3000, 20), (3000, 4000)]
+)
+def test_every_size_from_the_smallest_to_the_whole_picture_is_looked_at(
+    shape: tuple[int, int],
+) -> None:
+    scales = finding.scales(shape)
+    fills = min(shape[0], 4 * shape[1])
+    smallest = max(8, max(shape) / 80)
+    for height in np.geomspace(min(smallest, fills), fills, 40):
+        assert any(10.99 <= height * scale <= 41 for scale in scales), height
+    pixels = sum(shape[0] * shape[1] * scale**2 for scale in scales)
+    assert pixels < 2e6  # or reading would take its time
+
+
+def test_boxes_of_one_character_become_one_and_neighbours_stay() -> None:
+    boxes = np.array([(0, 0, 20, 30), (1, 1, 20, 31), (6, 2, 12, 26), (19, 0, 38, 30)], float)
+    presence = np.array([0.9, 0.8, 0.6, 0.7])
+    probabilities = np.eye(4)
+    kept = finding._settled(boxes, presence, probabilities)
+    assert [index for index, _ in kept] == [0, 3]
+    assert kept[0][1] == pytest.approx([0.9 / 1.7, 0.8 / 1.7, 0, 0])
+
+
+def test_lines_are_read_from_the_top_and_from_the_left() -> None:
+    first = [character(x, 10 + y, x + 10, 30 + y) for x, y in ((5, 0), (20, 3), (40, 9), (60, 14))]
+    low = character(75, 32, 82, 45)  # a small 0 beside the others
+    second = [character(x, 60, x + 10, 80) for x in (0, 30)]
+    lines = finding.in_lines([*second, low, *first])
+    assert [[c.box[0] for c in line] for line in lines] == [[5, 20, 40, 60, 75], [0, 30]]

@@ -1,0 +1,121 @@
+"""What a reader is trained on: glyphs that look like what they say, pages whose boxes are true."""
+
+import string
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from keras_digitnet import pages, strokes
+from keras_digitnet.data import Dataset
+from keras_digitnet.glyphs import SIDE, GlyphSource, _thinned
+from keras_digitnet.pages import Composer, Page
+
+
+@pytest.fixture(scope="module")
+def source(few_digits: Dataset) -> GlyphSource:
+    return GlyphSource(few_digits.train.images, few_digits.train.labels, few_digits.classes)
+
+
+@pytest.fixture(scope="module")
+def composed(source: GlyphSource) -> list[Page]:
+    compose = Composer(source, (48, 192), 10)
+    return [compose.compose(np.random.default_rng([0, index])) for index in range(300)]
+
+
+def same(first: Page, second: Page) -> bool:
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ("image", "boxes", "labels", "ignored")
+    )
+
+
+def test_the_same_seed_composes_the_same_page(source: GlyphSource, composed: list[Page]) -> None:
+    again = Composer(source, (48, 192), 10).compose(np.random.default_rng([0, 7]))
+    assert same(again, composed[7])
+    assert not same(again, composed[8])
+
+
+def test_boxes_lie_on_the_page_and_are_of_the_sizes_that_are_sought(composed: list[Page]) -> None:
+    boxes = np.concatenate([page.boxes for page in composed])
+    assert len(boxes) > 600
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2] <= 192).all() and (boxes[:, 3] <= 48).all()
+    heights = boxes[:, 3] - boxes[:, 1]
+    # Three quarters of a character may be all that is seen of it.
+    assert heights.min() >= 0.7 * pages.LOWEST and heights.max() <= pages.HIGHEST
+
+
+def test_every_class_comes_and_some_pages_have_no_character(composed: list[Page]) -> None:
+    counts = np.bincount(np.concatenate([page.labels for page in composed]), minlength=10)
+    assert counts.min() > 0.5 * counts.mean()
+    empty = np.mean([not len(page.labels) and not len(page.ignored) for page in composed])
+    assert 0.05 < empty < 0.4
+
+
+def test_a_box_just_holds_its_character(source: GlyphSource) -> None:
+    random = np.random.default_rng(3)
+    compose = Composer(source, (48, 192), 10)
+    for label in range(10):
+        ink = pages._Ink(48, 192)
+        hand = replace(compose._hand(random, 0, 1), height=30, middle=24, left=60, slope=0, tone=1)
+        compose._write(ink, hand.draw(random, label), hand, 60, 1.0, 0.0, random)
+        left, top, right, bottom, written = ink.boxes[0]
+        rows, columns = np.nonzero(ink.layer > 0.35)
+        assert written == label
+        assert (left, top) == (columns.min(), rows.min())
+        assert (right, bottom) == (columns.max() + 1, rows.max() + 1)
+
+
+def test_letters_are_clutter_only_where_none_is_a_class(few_digits: Dataset) -> None:
+    train = few_digits.train
+    random = np.random.default_rng(0)
+    letters = GlyphSource(train.images, train.labels, tuple(string.ascii_lowercase[:10]))
+    letters.letter = None  # type: ignore[method-assign,assignment]  # would be called
+    assert not letters.digits_only
+    assert all(letters.clutter(random).label == -1 for _ in range(50))
+    # Nor are they drawn with the strokes of digits.
+    letters.styled(random, 3)
+
+
+@pytest.mark.parametrize("label", range(10))
+def test_drawn_digits_fill_their_field_and_differ(source: GlyphSource, label: int) -> None:
+    random = np.random.default_rng(label)
+    drawn = [source.styled(random, label) for _ in range(8)]
+    assert {glyph.label for glyph in drawn} == {label}
+    for glyph in drawn:
+        rows, columns = np.nonzero(glyph.field < 1)
+        assert 30 <= np.ptp(rows) + 1 <= 44
+        assert np.ptp(columns) + 1 <= SIDE - 4
+    assert len({glyph.field.tobytes() for glyph in drawn}) == len(drawn)
+
+
+def test_a_skeleton_is_thin_connected_and_inside_its_ink() -> None:
+    import cv2
+
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(mask, (28, 28), (12, 18), 20, 0, 360, 1, 7)
+    skeleton = _thinned(mask[None])[0]
+    assert not (skeleton & ~mask & 1).any()
+    assert cv2.connectedComponents(skeleton, connectivity=8)[0] == 2
+    # No pixel of a thin curve has its whole 2x2 neighbourhood in it.
+    blocks = skeleton[:-1, :-1] & skeleton[1:, :-1] & skeleton[:-1, 1:] & skeleton[1:, 1:]
+    assert not blocks.any()
+    around = mask.copy()
+    cv2.floodFill(around, None, (0, 0), 1)
+    assert (around == 0).any() and cv2.connectedComponents(1 - skeleton, connectivity=4)[0] == 3
+
+
+def test_a_stroke_goes_through_its_points() -> None:
+    points = np.array([(0.0, 0.0), (0.5, 0.2), (0.3, 0.8), (1.0, 1.0)])
+    path = strokes.smooth(points)
+    away = np.linalg.norm(path[:, None] - points[None], axis=2).min(axis=0)
+    assert away.max() < 1e-9
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_padding_keeps_the_picture_where_the_frame_says(repeated: bool) -> None:
+    image = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    padded = pages.padded(image, (2, 1, 3, 4), repeated)
+    assert padded.shape == (8, 13)
+    assert np.array_equal(padded[2:7, 3:9], image)
