@@ -14,7 +14,13 @@ from keras import layers, ops
 
 from keras_digitnet.config import ReaderConfig
 from keras_digitnet.layers import GrowTo
-from keras_digitnet.model import convnext_block, convolution, dense, normalization
+from keras_digitnet.model import (
+    convnext_block,
+    convolution,
+    dense,
+    network_dtype,
+    normalization,
+)
 from keras_digitnet.pages import Page
 
 STRIDE = 4
@@ -36,7 +42,7 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
     """
     fine, coarse = config.widths
     images = keras.Input((None, None, 1), dtype="uint8", name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(images)
+    x = layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="rescaling")(images)
     x = convolution(fine // 2, 5, "stem_half", strides=2, activation="relu")(x)
     x = convolution(fine, 3, "stem_quarter", strides=2)(x)
     x = normalization("stem_norm")(x)
@@ -48,7 +54,8 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
     for block in range(middle):
         y = convnext_block(y, config, f"coarse{block}")
     y = dense(fine, "upsample")(normalization("upsample_norm")(y))
-    x = layers.Add(name="upsample_add")([x, GrowTo(name="grow")([y, x])])
+    y = GrowTo(dtype=network_dtype(), name="grow")([y, x])
+    x = layers.Add(dtype=network_dtype(), name="upsample_add")([x, y])
     for block in range(before, before + after):
         x = convnext_block(x, config, f"fine{block}")
     x = normalization("head_norm")(x)
@@ -57,13 +64,16 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
         kernel_initializer=_nearly_zero(),
         # To begin with no cell is thought to hold a centre: nearly none does.
         bias_initializer=keras.initializers.Constant(-4.0),
+        dtype="float32",
         name="presence",
     )(x)
-    boxes = layers.Dense(4, kernel_initializer=_nearly_zero(), name="boxes")(x)
+    boxes = layers.Dense(4, kernel_initializer=_nearly_zero(), dtype="float32", name="boxes")(x)
     hidden = dense(coarse, "class_hidden", "relu")(x)
-    classes = dense(config.num_classes, "logits")(hidden)
+    classes = dense(config.num_classes, "logits", dtype="float32")(hidden)
     return keras.Model(
-        images, layers.Concatenate(name="cells")([presence, boxes, classes]), name=name
+        images,
+        layers.Concatenate(dtype="float32", name="cells")([presence, boxes, classes]),
+        name=name,
     )
 
 

@@ -12,11 +12,12 @@ from keras import ops
 class _RandomImageLayer(keras.layers.Layer):
     """Changes `(N, H, W, 1)` images in training, by draws of its own, and leaves them else.
 
-    A subclass says how in `change(images)`.
+    A subclass says how in `change(images)`. It computes in float32 unless told
+    otherwise, under any dtype policy: positions of pixels need it.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -169,7 +170,8 @@ class RandomPen(_RandomImageLayer):
         draws = keras.random.uniform(shape, dtype=images.dtype, seed=self.seed_generator)
         level = 0.2 + 0.4 * draws[0]
         hardness = 2.5 + 3.5 * draws[1]  # of the stroke's rim; the softest leaves paper black
-        blurred = ops.conv(images, ops.cast(_gaussian(), images.dtype), padding="same")
+        kernel = ops.cast(_gaussian(), images.dtype)
+        blurred = ops.conv(images, kernel, padding="same", data_format="channels_last")
         drawn = ops.clip(0.5 + hardness * (blurred - level), 0.0, 1.0)
         return ops.where(draws[2] < self.rate, drawn, images)
 

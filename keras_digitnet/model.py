@@ -9,6 +9,7 @@ from keras_digitnet.config import ModelConfig, ReaderConfig
 from keras_digitnet.layers import DepthwiseConv2D, RandomAffine, RandomDegradation, RandomPen
 
 IMAGE_SHAPE = (28, 28, 1)
+DATA_FORMAT = "channels_last"
 
 _RANDOM_LAYERS = (
     RandomAffine,
@@ -26,9 +27,13 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     A ConvNeXt (Liu et al., arXiv 2201.03545) with an overlapping stem. The
     first weights are drawn from Keras's global seed
     (`keras.utils.set_random_seed`).
+
+    Keras's `floatx` and `image_data_format` have no influence. Its dtype policy
+    has one if it mixes precisions: the layers from the stem to the head then
+    compute in it, and the images and the logits stay float32.
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
-    x = layers.Rescaling(1 / 255, name="rescaling")(images)
+    x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(images)
     x = augment(x, config)
     x = stem(x, config)
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
@@ -39,8 +44,19 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
             x = convnext_block(x, config, f"stage{stage}_block{block}")
     x = weighted_pooling(x)
     x = normalization("head_norm")(x)
-    logits = dense(config.num_classes, "logits")(x)
+    logits = dense(config.num_classes, "logits", dtype="float32")(x)
     return keras.Model(images, logits, name=name)
+
+
+def network_dtype() -> str:
+    """The dtype policy of the layers between the images and the logits.
+
+    Each states it, and `DATA_FORMAT`, where Keras would take the process's
+    settings. `mixed_bfloat16` and `mixed_float16` are the process's own; under
+    any other policy it is float32.
+    """
+    policy = str(keras.config.dtype_policy().name)
+    return policy if policy in ("mixed_bfloat16", "mixed_float16") else "float32"
 
 
 def stem(x: Any, config: ModelConfig) -> Any:
@@ -66,12 +82,14 @@ def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any
         # Keras counts a depthwise kernel's channels as its fan-in, though each
         # output sees one of them; the scale takes them out again.
         depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
+        data_format=DATA_FORMAT,
+        dtype=network_dtype(),
         name=f"{name}_depthwise",
     )(x)
     branch = normalization(f"{name}_norm")(branch)
     branch = dense(config.expansion * width, f"{name}_expand", "relu")(branch)
     branch = dense(width, f"{name}_project")(branch)
-    return layers.Add(name=f"{name}_add")([x, branch])
+    return layers.Add(dtype=network_dtype(), name=f"{name}_add")([x, branch])
 
 
 def weighted_pooling(x: Any) -> Any:
@@ -82,8 +100,14 @@ def weighted_pooling(x: Any) -> Any:
     """
     height, width = x.shape[1:3]
     mean = keras.initializers.Constant(1 / (height * width))
-    x = DepthwiseConv2D((height, width), depthwise_initializer=mean, name="pooling")(x)
-    return layers.Flatten(name="flatten")(x)
+    x = DepthwiseConv2D(
+        (height, width),
+        depthwise_initializer=mean,
+        data_format=DATA_FORMAT,
+        dtype=network_dtype(),
+        name="pooling",
+    )(x)
+    return layers.Flatten(DATA_FORMAT, dtype=network_dtype(), name="flatten")(x)
 
 
 def augment(x: Any, config: ModelConfig) -> Any:
@@ -100,12 +124,17 @@ def augment(x: Any, config: ModelConfig) -> Any:
             name="random_affine",
         )(x)
     else:
-        black = {"fill_mode": "constant", "fill_value": 0.0}
-        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **black)(x)
+        options: dict[str, Any] = {
+            "fill_mode": "constant",  # black, outside the image
+            "fill_value": 0.0,
+            "data_format": DATA_FORMAT,
+            "dtype": "float32",
+        }
+        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **options)(x)
         x = layers.RandomTranslation(
-            config.shift, config.shift, name="random_translation", **black
+            config.shift, config.shift, name="random_translation", **options
         )(x)
-        x = layers.RandomZoom(config.zoom, name="random_zoom", **black)(x)
+        x = layers.RandomZoom(config.zoom, name="random_zoom", **options)(x)
     if config.pen > 0:
         x = RandomPen(config.pen, name="random_pen")(x)
     if config.degradation > 0:
@@ -168,14 +197,24 @@ def convolution(width: int, kernel_size: int, name: str, **options: Any) -> kera
         kernel_size,
         padding="same",
         kernel_initializer="lecun_normal",
+        data_format=DATA_FORMAT,
+        dtype=network_dtype(),
         name=name,
         **options,
     )
 
 
-def dense(width: int, name: str, activation: str | None = None) -> keras.layers.Layer:
-    return layers.Dense(width, activation, kernel_initializer="lecun_normal", name=name)
+def dense(
+    width: int, name: str, activation: str | None = None, dtype: str | None = None
+) -> keras.layers.Layer:
+    return layers.Dense(
+        width,
+        activation,
+        kernel_initializer="lecun_normal",
+        dtype=dtype or network_dtype(),
+        name=name,
+    )
 
 
 def normalization(name: str) -> keras.layers.Layer:
-    return layers.LayerNormalization(epsilon=1e-6, name=name)
+    return layers.LayerNormalization(epsilon=1e-6, dtype=network_dtype(), name=name)

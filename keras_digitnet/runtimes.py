@@ -135,7 +135,7 @@ def open_keras(path: Path) -> Runtime:
 
 
 def load_inference_model(path: Path) -> "keras.Model":
-    """The network in a `.keras` file, from uint8 images to probabilities, compiled.
+    """The network in a `.keras` file, from uint8 images to probabilities, compiled, in float32.
 
     Nothing in the file is executed: no Lambda layers, no classes but Keras's
     and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
@@ -147,6 +147,9 @@ def load_inference_model(path: Path) -> "keras.Model":
     model = _load_keras_model(path)
     from keras_digitnet.model import build_inference_model, jit_compile
 
+    for layer in model.layers:
+        if layer.dtype_policy.name.startswith("mixed_"):  # whose weights are float32
+            layer.dtype_policy = "float32"
     with _loading(path, "a model that kd.build_model has built"):
         inference = build_inference_model(model)
     inference.compile(jit_compile=jit_compile())

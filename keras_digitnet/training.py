@@ -33,7 +33,7 @@ from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import Report, evaluate, fit_temperature
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import Classifier, load
-from keras_digitnet.model import count_parameters, fold_temperature, jit_compile
+from keras_digitnet.model import count_parameters, fold_temperature, jit_compile, network_dtype
 from keras_digitnet.tasks import Batch, task_of
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ def train(
 ) -> Run:
     """Trains a model and writes a run folder.
 
-    Sets the global seeds of Python, NumPy and the backend.
+    Sets the global seeds of Python, NumPy and the backend. Computes in Keras's
+    dtype policy if it is `mixed_bfloat16` or `mixed_float16`, and else in
+    float32; the model's file is float32.
 
     Args:
         config: What to train, and on what.
@@ -102,8 +104,17 @@ def train(
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
     config = config.completed(dataset.source, len(dataset.classes))
     folder = create_run_folder(Path(out_dir), config.preset, keras.backend.backend())
-    write_json(folder.config_path, _describe(config, dataset))
-    return _run(folder, config, dataset, verbose)
+    policy = network_dtype()
+    if (named := keras.config.dtype_policy().name) != policy:
+        logger.warning(
+            "Training in %s, not in Keras's dtype policy %s; mixed_bfloat16 and mixed_float16 "
+            "would be followed.",
+            policy,
+            named,
+        )
+    write_json(folder.config_path, _describe(config, dataset, policy))
+    with _keras_settings(policy):
+        return _run(folder, config, dataset, verbose)
 
 
 def resume(
@@ -140,7 +151,8 @@ def resume(
             f"{dataset.name} with other content."
         )
     remove_leftovers(folder.path)
-    return _run(folder, config, dataset, verbose)
+    with _keras_settings(saved.get("dtype_policy", "float32")):
+        return _run(folder, config, dataset, verbose)
 
 
 def learning_rate_at(epoch: float, config: TrainConfig) -> float:
@@ -183,6 +195,23 @@ def feed(endless: Iterator[Batch]) -> Any:
 
 def _load(config: TrainConfig) -> Dataset:
     return load_dataset(config.data, seed=config.seed, validation_size=config.validation_size)
+
+
+@contextlib.contextmanager
+def _keras_settings(policy: str) -> Iterator[None]:
+    """Keras's dtype policy is the run's, and its floatx float32.
+
+    The layers state what they need, but the optimizer and what Keras counts
+    follow floatx: in float16 a count ends at 2,048.
+    """
+    floatx, named = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(named)
 
 
 def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int | str) -> Run:
@@ -237,7 +266,7 @@ def build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
         metrics=task.metrics,
         jit_compile=jit_compile(),
     )
-    optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)  # which mixed_float16 wraps to scale the loss
     return model
 
 
@@ -298,11 +327,13 @@ def _save_model(
 ) -> float:
     """Writes `model.keras`, calibrated on the validation images; returns the temperature.
 
-    The file has no optimizer, which nobody who uses the model needs.
+    The file has no optimizer, which nobody who uses the model needs, and
+    computes in float32, which every runtime can.
     """
     task = task_of(config, dataset)
     temperature = fit_temperature(*task.held_back(model))
-    bare = task.network(model.name)
+    with _keras_settings("float32"):
+        bare = task.network(model.name)
     bare.set_weights(model.get_weights())
     fold_temperature(bare, temperature)
     with written_whole(folder.model_path) as temporary:
@@ -538,12 +569,13 @@ def best_epoch(history: History) -> int:
     return 1 + min(range(len(history)), key=lambda index: history[index]["val_loss"])
 
 
-def _describe(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+def _describe(config: TrainConfig, dataset: Dataset, policy: str) -> dict[str, Any]:
     return {
         "classes": list(dataset.classes),
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint(),
         "backend": keras.backend.backend(),
+        "dtype_policy": policy,
         "train": config.to_json(),
     }
 
