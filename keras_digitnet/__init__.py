@@ -15,15 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_digitnet.config import PRESETS, ModelConfig, TrainConfig
+    from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
     from keras_digitnet.data import Dataset, Split, load_dataset
     from keras_digitnet.errors import DigitNetError
     from keras_digitnet.evaluation import Report, evaluate
     from keras_digitnet.export import Artifact, export_model
+    from keras_digitnet.finding import Reader
     from keras_digitnet.inference import Classifier, Predictions, average, load
     from keras_digitnet.model import build_model
-    from keras_digitnet.normalization import normalize_digit
-    from keras_digitnet.reader import Digit, Reading, read
+    from keras_digitnet.reader import Digit, Reading, normalize_digit, read
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ _ROOM_OF = {
     "export_model": "export",
     "PRESETS": "config",
     "ModelConfig": "config",
+    "ReaderConfig": "config",
     "TrainConfig": "config",
     "Dataset": "data",
     "Split": "data",
@@ -45,7 +46,8 @@ _ROOM_OF = {
     "average": "inference",
     "load": "inference",
     "build_model": "model",
-    "normalize_digit": "normalization",
+    "normalize_digit": "reader",
+    "Reader": "finding",
     "Digit": "reader",
     "Reading": "reader",
     "read": "reader",
@@ -64,6 +66,8 @@ __all__ = [
     "DigitNetError",
     "ModelConfig",
     "Predictions",
+    "Reader",
+    "ReaderConfig",
     "Reading",
     "Report",
     "Run",

@@ -86,6 +86,10 @@ class RunFolder:
         return self.path / "mistakes.png"
 
     @property
+    def pages_path(self) -> Path:
+        return self.path / "pages.png"
+
+    @property
     def checkpoints_dir(self) -> Path:
         return self.path / "checkpoints"
 

@@ -23,9 +23,12 @@ from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError, Interrupted
 
 if TYPE_CHECKING:
-    from keras_digitnet.evaluation import Report
-    from keras_digitnet.inference import Classifier, FilePrediction
-    from keras_digitnet.reader import FileReading
+    from keras_digitnet.answers import FilePrediction, FileReading
+    from keras_digitnet.data import Dataset
+    from keras_digitnet.evaluation import LinesReport, Report
+    from keras_digitnet.finding import Reader
+    from keras_digitnet.inference import Classifier
+    from keras_digitnet.reader import Team
 
 
 class _Commands(TyperGroup):
@@ -74,6 +77,26 @@ _WHERE = (
     "the folder of a SavedModel, or the address of a served model "
     "(http://localhost:8501/v1/models/digitnet)."
 )
+
+
+NamingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="WHERE",
+        help=f"What names the digits: {_WHERE}",
+        show_default="the reader and base together",
+    ),
+]
+FindingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="WHERE",
+        help="What finds them for a classifier: a reader, wherever it is.",
+        show_default="reader, for models of the ten digits",
+    ),
+]
 
 
 def _backend_option(what: str) -> Any:
@@ -254,33 +277,61 @@ def evaluate(
 ) -> None:
     """Score a trained model, wherever it is, on the test images of a data set.
 
-    The probabilities of several models are averaged.
+    The probabilities of several classifiers are averaged. A reader reads lines
+    that are composed of the test images.
 
     Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
     """
     from keras_digitnet.data import load_dataset
-    from keras_digitnet.evaluation import evaluate
-    from keras_digitnet.inference import average, load
+    from keras_digitnet.inference import Classifier, average, load
 
     with _messages(quiet, as_json):
-        classifier = average([load(model, backend) for model in models])
+        loaded = [load(model, backend) for model in models]
+        report: Report | LinesReport
         dataset = load_dataset(data)
-        classifier.require_classes(dataset.classes)
-        images, labels = dataset.test.images, dataset.test.labels
-        probabilities = classifier.predict(images).probabilities
-        report = evaluate(probabilities, labels, dataset.classes)
-        title = f"{dataset.name}, {len(labels):,} test images"
-        if pictures:
-            from keras_digitnet import plots
-
-            matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
-            plots.save_figure(matrix, pictures / "confusion_matrix.png")
-            mistakes = plots.plot_mistakes(images, labels, probabilities, dataset.classes, title)
-            plots.save_figure(mistakes, pictures / "mistakes.png")
+        if len(loaded) == 1 and not isinstance(loaded[0], Classifier):
+            report, title = _evaluate_reader(loaded[0], dataset, pictures)
+        else:
+            report, title = _evaluate_classifier(average(loaded), dataset, pictures)
     if as_json:
         _print_json({"models": models, "dataset": dataset.name, **report.to_json()})
     else:
         _print_report(report, title)
+
+
+def _evaluate_classifier(
+    classifier: "Classifier", dataset: "Dataset", pictures: Path | None
+) -> "tuple[Report, str]":
+    from keras_digitnet.evaluation import evaluate
+
+    classifier.require_classes(dataset.classes)
+    images, labels = dataset.test.images, dataset.test.labels
+    probabilities = classifier.predict(images).probabilities
+    report = evaluate(probabilities, labels, dataset.classes)
+    title = f"{dataset.name}, {len(labels):,} test images"
+    if pictures:
+        from keras_digitnet import plots
+
+        matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
+        plots.save_figure(matrix, pictures / "confusion_matrix.png")
+        mistakes = plots.plot_mistakes(images, labels, probabilities, dataset.classes, title)
+        plots.save_figure(mistakes, pictures / "mistakes.png")
+    return report, title
+
+
+def _evaluate_reader(
+    reader: "Reader", dataset: "Dataset", pictures: Path | None
+) -> "tuple[LinesReport, str]":
+    from keras_digitnet.written_lines import read_lines
+
+    reader.require_classes(dataset.classes)
+    read = read_lines(reader, dataset.test, 1000)
+    title = f"{dataset.name}, {len(read.lines):,} lines of test images"
+    if pictures:
+        from keras_digitnet import plots
+
+        plots.save_figure(plots.plot_lines(read.mistakes(), title), pictures / "mistakes.png")
+    return read.report, title
 
 
 @app.command()
@@ -289,13 +340,14 @@ def predict(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures."),
     ],
-    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    model: NamingOption = None,
     raw: Annotated[
         bool,
         typer.Option(
             "--raw", help="The pictures are in MNIST's form: light on dark, 28x28, centred."
         ),
     ] = False,
+    reader: FindingOption = None,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -303,16 +355,20 @@ def predict(
 ) -> None:
     """Read pictures of one digit each: photos, scans, drawings.
 
-    Each is brought into MNIST's form first: paper, shadow and ruling removed,
-    the digit light on black and centred. Prints label, confidence and file, a
-    line a picture. Ends with 1 if some pictures could not be read.
+    The reader finds the digit, wherever it is; a picture in MNIST's form goes
+    straight to the classifier. Prints label, confidence and file, a line a
+    picture. Ends with 1 if some pictures could not be read.
 
     Example: keras-digitnet predict seven.png scans/
     """
-    from keras_digitnet.inference import predict_files
+    from keras_digitnet.answers import predict_files
 
-    paths, classifier = _pictures_and_model(images, model, backend, quiet, as_json, as_csv)
-    answers = predict_files(classifier, _with_progress(paths, quiet), raw)
+    if raw and model is None:
+        model = "base"
+    paths, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    if raw and team.classifier is None:
+        raise DigitNetError(f"--raw: expected a classifier; received: {model}, a reader.")
+    answers = predict_files(team, _with_progress(paths, quiet), raw)
     columns = ("label", "confidence", "file")
     _print_answers(answers, len(paths), as_json, columns if as_csv else None)
 
@@ -323,10 +379,18 @@ def read(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Pictures and folders of pictures."),
     ],
-    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    model: NamingOption = None,
+    reader: FindingOption = None,
     min_confidence: Annotated[
         float, typer.Option(help="A digit that is less probable is printed as ?.")
     ] = 0.0,
+    smallest: Annotated[
+        float,
+        typer.Option(
+            help="Height of the smallest digits that are sought, as a share of the picture's "
+            "longer side; less takes longer."
+        ),
+    ] = 1 / 80,
     annotate: Annotated[
         Path | None,
         typer.Option(
@@ -347,19 +411,23 @@ def read(
 
     Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
     """
-    from keras_digitnet.reader import read_files
+    from keras_digitnet.answers import read_files
 
     if not 0 <= min_confidence <= 1:
         raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
-    paths, classifier = _pictures_and_model(images, model, backend, quiet, as_json, as_csv)
-    answers = read_files(classifier, _with_progress(paths, quiet), min_confidence, annotate)
+    if not 0 < smallest <= 1:
+        raise DigitNetError(
+            f"--smallest: expected more than 0, and 1 at most; received: {smallest}."
+        )
+    paths, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    answers = read_files(team, _with_progress(paths, quiet), min_confidence, annotate, smallest)
     columns = ("text", "confidence", "file")
     _print_answers(answers, len(paths), as_json, columns if as_csv else None)
 
 
 @app.command()
 def demo(
-    model: Annotated[str, typer.Option(metavar="WHERE", help=_WHERE)] = "base",
+    model: NamingOption = None,
     host: Annotated[
         str, typer.Option(help="The address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -376,8 +444,9 @@ def demo(
     with _messages(quiet, as_json=False):
         from keras_digitnet.demo import serve
         from keras_digitnet.inference import load
+        from keras_digitnet.reader import team
 
-        serve(load(model, backend), host, port)
+        serve(team(load(model, backend) if model else None, backend=backend), host, port)
 
 
 @app.command()
@@ -556,22 +625,29 @@ def _with_progress(paths: list[str], quiet: bool) -> Iterable[str]:
     return track(paths, "Reading", console=Console(stderr=True))
 
 
-def _pictures_and_model(
+def _pictures_and_team(
     images: list[str],
-    model: str,
+    model: str | None,
+    reader: str | None,
     backend: str | None,
     quiet: bool,
     as_json: bool,
     as_csv: bool,
-) -> "tuple[list[str], Classifier]":
+) -> "tuple[list[str], Team]":
     """The pictures that are meant, and what reads them."""
+    from keras_digitnet.finding import Reader
     from keras_digitnet.images import find_pictures
     from keras_digitnet.inference import load
+    from keras_digitnet.reader import team
 
     if as_json and as_csv:
         raise DigitNetError("expected --json or --csv; received: both.")
     with _messages(quiet, as_json or as_csv):
-        return list(find_pictures(images)), load(model, backend)
+        paths = list(find_pictures(images))
+        finder = load(reader, backend) if reader else None
+        if finder is not None and not isinstance(finder, Reader):
+            raise DigitNetError(f"--reader: expected a reader; received: {reader}, a classifier.")
+        return paths, team(load(model, backend) if model else None, finder, backend)
 
 
 def _print_answers(
@@ -635,7 +711,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console().print(table)
 
 
-def _print_report(report: "Report", title: str) -> None:
+def _print_report(report: "Report | LinesReport", title: str) -> None:
+    from keras_digitnet.evaluation import LinesReport
+
+    if isinstance(report, LinesReport):
+        typer.echo(title)
+        typer.echo(f"lines read right   {report.accuracy:.2%}")
+        typer.echo(f"character errors   {report.character_error_rate:.2%}")
+        typer.echo(f"found, precision   {report.precision:.2%}")
+        typer.echo(f"found, recall      {report.recall:.2%}")
+        return
     errors = round((1 - report.accuracy) * report.n)
     rows = [
         (c.name, f"{c.precision:.2%}", f"{c.recall:.2%}", f"{c.f1:.2%}", f"{c.support:,}")

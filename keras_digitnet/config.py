@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from keras_digitnet.errors import DigitNetError
 
@@ -162,8 +163,11 @@ class ReaderConfig(_Record):
         _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
 
 
+Network = TypeVar("Network", ModelConfig, ReaderConfig)
+
+
 @dataclass(frozen=True)
-class Preset:
+class Preset(Generic[Network]):
     """A network with the training that suits it.
 
     Attributes:
@@ -175,7 +179,7 @@ class Preset:
         weight_decay: AdamW's.
     """
 
-    model: ModelConfig | ReaderConfig
+    model: Network
     learning_rate: float
     parameters: int
     epochs: int = 10
@@ -183,7 +187,8 @@ class Preset:
     weight_decay: float = 0.05
 
 
-PRESETS: dict[str, Preset] = {
+# What tells which digit an image shows ...
+CLASSIFIERS: dict[str, Preset[ModelConfig]] = {
     "nano": Preset(
         # The smaller the network, the more mistakes on clean digits hard ones cost it.
         model=ModelConfig(
@@ -208,6 +213,9 @@ PRESETS: dict[str, Preset] = {
         learning_rate=8e-3,
         parameters=354_290,
     ),
+}
+# ... and what finds and reads the digits of a page.
+READERS: dict[str, Preset[ReaderConfig]] = {
     "reader": Preset(
         model=ReaderConfig(),
         learning_rate=2e-3,
@@ -216,8 +224,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=32,
     ),
 }
-# The presets that tell what one image of a digit is.
-CLASSIFIERS = ("nano", "small", "base")
+PRESETS: Mapping[str, Preset[ModelConfig] | Preset[ReaderConfig]] = {**CLASSIFIERS, **READERS}
 
 # A setting that is filled in with the preset's.
 _OF_PRESET: Any = None

@@ -8,9 +8,7 @@ from typing import Any
 
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import Classifier
-from keras_digitnet.normalization import normalize_digit
-from keras_digitnet.reader import annotate, read
+from keras_digitnet.reader import Team, annotate, find_digit, read
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +42,11 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 _NUMBER = "72 45"
 
 
-def serve(classifier: Classifier, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serves the page until Ctrl-C, which it raises as KeyboardInterrupt.
 
     Args:
-        classifier: What reads the digits.
+        team: What reads the digits.
         host: The address it listens at; 0.0.0.0 lets other machines in.
         port: Its port.
 
@@ -56,7 +54,7 @@ def serve(classifier: Classifier, host: str = "127.0.0.1", port: int = 7860) -> 
         DigitNetError: gradio is missing, or the address is taken or none of ours.
     """
     with TemporaryDirectory(prefix="keras-digitnet-") as folder:
-        page = _build_page(classifier, Path(folder))
+        page = _build_page(team, Path(folder))
         try:
             page.launch(
                 server_name=host,
@@ -78,31 +76,31 @@ def serve(classifier: Classifier, host: str = "127.0.0.1", port: int = 7860) -> 
             page.close(verbose=False)
 
 
-def _build_page(classifier: Classifier, folder: Path) -> Any:
+def _build_page(team: Team, folder: Path) -> Any:
     """The page as a `gradio.Blocks`; its examples are drawn into the folder."""
     gradio = import_extra("gradio", "demo")
     # An upload is deleted an hour after it came.
     with gradio.Blocks(title="DigitNet", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gradio.Markdown(_ABOUT)
         with gradio.Tab("Draw"):
-            _add_sketchpad(gradio, classifier, folder)
+            _add_sketchpad(gradio, team, folder)
         with gradio.Tab("Photo"):
-            _add_reader(gradio, classifier, folder)
+            _add_reader(gradio, team, folder)
     page.queue(max_size=_MOST_WAITING)
     return page
 
 
-def _add_sketchpad(gradio: Any, classifier: Classifier, folder: Path) -> None:
+def _add_sketchpad(gradio: Any, team: Team, folder: Path) -> None:
     from PIL import Image
 
     def answer(sketch: dict[str, Any]) -> tuple[dict[str, float] | None, Any]:
         try:
-            digit = normalize_digit(sketch["composite"])
-        except DigitNetError:  # nothing is drawn yet, or no more
+            digit = find_digit(sketch["composite"], team)
+        except DigitNetError:  # nothing is drawn yet, or no more, or several digits
             return None, None
-        probabilities = classifier.predict(digit[None]).probabilities[0]
-        named = dict(zip(classifier.classes, map(float, probabilities), strict=True))
-        return named, Image.fromarray(digit).resize((_PAD, _PAD), Image.Resampling.NEAREST)
+        probabilities = digit.presence * team.name([digit])[0]
+        named = dict(zip(team.classes, map(float, probabilities), strict=True))
+        return named, Image.fromarray(digit.image).resize((_PAD, _PAD), Image.Resampling.NEAREST)
 
     with gradio.Row():
         with gradio.Column(scale=0, min_width=_WIDE):  # the pad keeps the width it starts with
@@ -119,7 +117,7 @@ def _add_sketchpad(gradio: Any, classifier: Classifier, folder: Path) -> None:
                 height=_WIDE,
                 brush=gradio.Brush(default_size=_PEN, colors=["#000000"], color_mode="fixed"),
             )
-        bars = gradio.Label(label="Probabilities", num_top_classes=len(classifier.classes))
+        bars = gradio.Label(label="Probabilities", num_top_classes=len(team.classes))
         with gradio.Column():
             seen = gradio.Image(label="What the model sees", height=_PAD, buttons=[])
             gradio.Markdown(_HOW)
@@ -135,13 +133,13 @@ def _add_sketchpad(gradio: Any, classifier: Classifier, folder: Path) -> None:
     )
 
 
-def _add_reader(gradio: Any, classifier: Classifier, folder: Path) -> None:
+def _add_reader(gradio: Any, team: Team, folder: Path) -> None:
     def answer(path: str | None) -> tuple[Any, str, list[list[Any]]]:
         """The annotated picture, its text, and a row a digit."""
         if path is None:
             return None, "", []
         try:
-            reading = read(path, classifier)
+            reading = read(path, team)
         except DigitNetError as error:
             # The user's file has a name here that the user never gave it.
             message = str(error).replace(path, Path(path).name)

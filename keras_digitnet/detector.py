@@ -6,7 +6,7 @@ centre is in it, where its box lies, and which class it is: one presence and one
 no character is found twice as two classes.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -21,7 +21,9 @@ from keras_digitnet.model import (
     network_dtype,
     normalization,
 )
-from keras_digitnet.pages import Page
+
+if TYPE_CHECKING:
+    from keras_digitnet.pages import Page
 
 STRIDE = 4
 # What the sizes of boxes are logarithms of, in pixels: a usual digit's.
@@ -117,7 +119,7 @@ def _nearly_zero() -> keras.initializers.Initializer:
 # What it learns from
 
 
-def targets(page: Page) -> np.ndarray:
+def targets(page: "Page") -> np.ndarray:
     """`(h, w, 8)` float32: what each cell should say of a page.
 
     Heat is 1 where a character's centre lies and falls off about it as a
@@ -160,6 +162,30 @@ def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     centre = wanted[..., 0] > 0.999
     return cells[centre][:, _BOX:], wanted[centre][:, 3].astype(np.int64)
+
+
+def peaks(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The presence logits of the cells that no neighbour exceeds, and whether each is a character.
+
+    Args:
+        cells: `(N, h, w, 5 + C)`, as a detector gives them.
+        wanted: `(N, h, w, 8)`, the `targets` of the same pages.
+    """
+    from scipy import ndimage
+
+    logits = cells[..., 0]
+    around = (1, 3, 3)
+    highest = logits >= ndimage.maximum_filter(logits, around)
+    centre = ndimage.maximum_filter(wanted[..., 0], around) > 0.999  # a cell beside it will do
+    asked = highest & (centre | (wanted[..., 1] > 0))
+    return logits[asked], centre[asked]
+
+
+def fold_presence(model: keras.Model, scale: float, shift: float) -> None:
+    """Makes a detector's presence logits `scale * logit + shift`, in the weights of their layer."""
+    layer = model.get_layer("presence")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([scale * kernel, scale * bias + shift])
 
 
 def _bell(away: np.ndarray, reach: float) -> np.ndarray:

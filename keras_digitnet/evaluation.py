@@ -221,6 +221,23 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(optimize.minimize_scalar(cross_entropy, bounds=bounds).x))
 
 
+def fit_presence(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+    """The scale and shift that make sigmoid(scale * logit + shift) honest (Platt, 1999).
+
+    Args:
+        logits: `(N,)` float.
+        present: `(N,)` bool: whether it was there.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if present.all() or not present.any():
+        return 1.0, 0.0  # nothing to tell apart
+    fitted = LogisticRegression(C=1e6).fit(logits[:, None], present)
+    scale = float(fitted.coef_[0, 0])
+    # A network that has learned nothing yet is left as it is.
+    return (scale, float(fitted.intercept_[0])) if scale > 0 else (1.0, 0.0)
+
+
 def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     of_truth = probabilities[np.arange(len(labels)), labels].astype(float)
     return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).eps)).mean())

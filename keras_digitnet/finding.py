@@ -1,10 +1,13 @@
 """A trained detector from a picture to its characters: scales, peaks, and one box for each."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.runtimes import Runtime
 
 # What the network sees of a picture: a canvas with this margin, whose sides are multiples of
 # the second number, so that its maps halve evenly.
@@ -15,14 +18,14 @@ MULTIPLE = 8
 _STEP = 1.5
 _SMALLEST, _LARGEST = 11.0, 41.0
 _USUAL = 24.0
-# Characters of so many pixels of the picture, or a larger share of its longer side, are found.
+# Characters so high are found: a share of the picture's longer side, but no fewer pixels of it.
+SMALLEST = 1 / 80
 _LOWEST = 8
-_LOWEST_SHARE = 1 / 80
+# Presence is calibrated: of what is just so likely, half is there.
+_PRESENT = 0.5
 # Of two boxes, the less likely goes where they share so much of their union, or of the smaller.
 _OVERLAP = 0.4
 _INSIDE = 0.65
-# Pixels of canvases that are computed at a time.
-_PIXELS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -44,35 +47,96 @@ class Character:
         return self.box[3] - self.box[1]
 
 
-def find_characters(
-    grey: np.ndarray,
-    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    lowest_presence: float,
-    lowest_share: float = _LOWEST_SHARE,
-) -> list[Character]:
-    """The characters of a picture, in no order.
+class Named:
+    """A trained model, wherever it runs, and the names of its classes.
 
-    Args:
-        grey: `(H, W)` uint8.
-        run: A detector: `(1, h, w, 1)` uint8 to `presence`, `boxes` and
-            `probabilities`.
-        lowest_presence: What is less likely there is left out.
-        lowest_share: The height of the smallest characters, as a share of the
-            picture's longer side.
+    Attributes:
+        classes: The C names; a label is an index into them. Numbers from 0 on
+            where the model came without names.
+        named: Whether it came with names.
     """
-    parts = [_look(grey, scale, run, lowest_presence) for scale in scales(grey.shape, lowest_share)]
-    boxes, presence, probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return [
-        Character(tuple(map(float, boxes[index])), float(presence[index]), votes)
-        for index, votes in _settled(boxes, presence, probabilities)
-    ]
+
+    def __init__(self, runtime: Runtime, classes: tuple[str, ...] | None = None) -> None:
+        self._runtime = runtime
+        self.named = classes is not None
+        self.classes = classes or tuple(str(label) for label in range(runtime.num_classes))
+
+    def require_classes(self, classes: tuple[str, ...]) -> None:
+        """Raises DigitNetError unless a data set's classes are the model's own.
+
+        A model that came without names is only asked for their number.
+        """
+        fit = classes == self.classes if self.named else len(classes) == len(self.classes)
+        if not fit:
+            raise DigitNetError(
+                f"classes: expected the model's {len(self.classes)} classes "
+                f"({', '.join(self.classes)}); received: {', '.join(classes)}."
+            )
 
 
-def scales(shape: Sequence[int], lowest_share: float = _LOWEST_SHARE) -> list[float]:
+class Reader(Named):
+    """A trained model that finds the characters of a picture, wherever it runs."""
+
+    def find(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
+        """The characters of a picture, in no order.
+
+        Args:
+            grey: `(H, W)` uint8.
+            smallest: Height of the smallest characters that are sought, as a
+                share of the picture's longer side.
+
+        Raises:
+            DigitNetError: The model fails, or a server does not answer.
+        """
+        parts = [self._look(grey, scale) for scale in scales(grey.shape, smallest)]
+        arrays = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        boxes, presence, probabilities = arrays
+        return [
+            Character(_box(boxes[index]), float(presence[index]), votes)
+            for index, votes in _settled(boxes, presence, probabilities)
+        ]
+
+    def _look(self, grey: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes in the picture's pixels, presence and probabilities of what one scale shows."""
+        import cv2
+
+        presence, boxes, probabilities = self._cells(canvas(grey, scale))
+        highest = cv2.dilate(presence, np.ones((3, 3), np.uint8))
+        peaks = (presence >= highest) & (presence >= _PRESENT)
+        boxes = boxes[peaks] - MARGIN
+        tall = boxes[:, 3] - boxes[:, 1]
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((middle > 0) & (middle < np.array(grey.shape[::-1]) * scale)).all(axis=1)
+        good = inside & (tall >= _SMALLEST) & (tall <= _LARGEST)
+        return boxes[good] / scale, presence[peaks][good], probabilities[peaks][good]
+
+    def _cells(self, page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the runtime answers for one page, if it is an answer."""
+        name = self._runtime.name
+        try:
+            answers = self._runtime.predict_batch(page)
+        except DigitNetError:
+            raise
+        except Exception as error:  # each runtime has exceptions of its own
+            raise DigitNetError(
+                f"{name}: expected it to compute a page; received: {first_line(error)}"
+            ) from error
+        cells = tuple(-(-side // 4) for side in page.shape[1:3])
+        expected = [(1, *cells), (1, *cells, 4), (1, *cells, len(self.classes))]
+        received = [answer.shape for answer in answers]
+        if received != expected or not all(np.isfinite(answer).all() for answer in answers):
+            raise DigitNetError(
+                f"{name}: expected finite presence, boxes and probabilities of shapes {expected}; "
+                f"received: {received}. Train or fetch the model again."
+            )
+        presence, boxes, probabilities = answers
+        return presence[0], boxes[0], probabilities[0]
+
+
+def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
     """What a picture is resized by: from characters that fill it to the smallest, in even steps."""
     fills = _USUAL / min(shape[0], 4 * shape[1])  # a 1 may be four times as high as it is wide
-    smallest = max(_LOWEST, lowest_share * max(shape))
-    finest = max(_SMALLEST / smallest, fills)
+    finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
     return [fills * (finest / fills) ** (step / max(steps, 1)) for step in range(steps + 1)]
 
@@ -91,25 +155,9 @@ def canvas(grey: np.ndarray, scale: float) -> np.ndarray:
     )[None, ..., None]
 
 
-def _look(
-    grey: np.ndarray,
-    scale: float,
-    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    lowest_presence: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes in the picture's pixels, presence and probabilities of what one scale shows."""
-    import cv2
-
-    found = run(canvas(grey, scale))
-    presence = found["presence"][0]
-    highest = cv2.dilate(presence, np.ones((3, 3), np.uint8))
-    peaks = (presence >= highest) & (presence >= lowest_presence)
-    boxes = found["boxes"][0][peaks] - MARGIN
-    tall = boxes[:, 3] - boxes[:, 1]
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = (middle > 0).all(axis=1) & (middle < np.array(grey.shape[::-1]) * scale).all(axis=1)
-    good = inside & (tall >= _SMALLEST) & (tall <= _LARGEST)
-    return boxes[good] / scale, presence[peaks][good], found["probabilities"][0][peaks][good]
+def _box(sides: np.ndarray) -> tuple[float, float, float, float]:
+    left, top, right, bottom = map(float, sides)
+    return left, top, right, bottom
 
 
 def _settled(

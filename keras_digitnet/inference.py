@@ -1,10 +1,8 @@
-"""Trained models as one thing: a `Classifier` from images to probabilities."""
+"""Trained models, wherever they run: a `Classifier` of digits, or a `Reader` that finds them."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,8 +10,7 @@ from keras_digitnet import environment, runtimes, serving
 from keras_digitnet.artifacts import RunFolder, expanded, newest_version, preset_dir, read_json
 from keras_digitnet.config import PRESETS
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.images import read_image
-from keras_digitnet.normalization import normalize_digit
+from keras_digitnet.finding import Named, Reader
 
 _OPEN = {
     ".keras": runtimes.open_keras,
@@ -42,19 +39,14 @@ class Predictions:
     probabilities: np.ndarray
 
 
-class Classifier:
-    """A trained model, wherever it runs.
+class Classifier(Named):
+    """A trained model that says which digit an image shows, wherever it runs.
 
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
             where the model came without names.
         named: Whether it came with names.
     """
-
-    def __init__(self, runtime: runtimes.Runtime, classes: tuple[str, ...] | None = None) -> None:
-        self._runtime = runtime
-        self.named = classes is not None
-        self.classes = classes or tuple(str(label) for label in range(runtime.num_classes))
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> Predictions:
         """Reads digits in MNIST's form: light on dark, centred.
@@ -67,7 +59,7 @@ class Classifier:
             DigitNetError: The images have another shape or dtype, or a server
                 does not answer.
         """
-        _require_size(batch_size)
+        require_size(batch_size)
         try:
             images = np.asarray(images)
         except ValueError as error:
@@ -119,27 +111,20 @@ class Classifier:
             )
         return probabilities, labels
 
-    def require_classes(self, classes: tuple[str, ...]) -> None:
-        """Raises DigitNetError unless a data set's classes are the model's own.
 
-        A model that came without names is only asked for their number.
-        """
-        fit = classes == self.classes if self.named else len(classes) == len(self.classes)
-        if not fit:
-            raise DigitNetError(
-                f"classes: expected the model's {len(self.classes)} classes "
-                f"({', '.join(self.classes)}); received: {', '.join(classes)}."
-            )
-
-
-def average(members: Sequence[Classifier]) -> Classifier:
+def average(models: Sequence[Classifier | Reader]) -> Classifier:
     """An ensemble: one classifier whose probabilities are the mean of its members'.
 
     One member alone stays what it is.
 
     Raises:
-        DigitNetError: The members know different classes.
+        DigitNetError: The members know different classes, or one is a reader.
     """
+    members = [model for model in models if isinstance(model, Classifier)]
+    if len(members) < len(models):
+        raise DigitNetError(
+            "models: expected classifiers to average; received: a reader among them. Use it alone."
+        )
     named = next((member for member in members if member.named), members[0])
     for member in members:
         member.require_classes(named.classes)
@@ -156,71 +141,28 @@ def average(members: Sequence[Classifier]) -> Classifier:
     return Classifier(runtime, named.classes if named.named else None)
 
 
-def _require_size(batch_size: int) -> None:
+def require_size(batch_size: int) -> None:
+    """Raises DigitNetError for a batch of nothing."""
     if batch_size < 1:
         raise DigitNetError(f"batch_size: expected 1 or more; received: {batch_size}.")
 
 
-@dataclass(frozen=True)
-class FilePrediction:
-    """What a classifier says of one picture.
+def load_classifier(where: str | Path, backend: str | None = None) -> Classifier:
+    """`load`, for what only a classifier can do.
 
-    Attributes:
-        path: The file, as it was named.
-        label: The name of the most probable class.
-        confidence: Its probability.
-        error: Why the file could not be read; it has no label then.
+    Raises:
+        DigitNetError: As for `load`; or it is a reader.
     """
-
-    path: str
-    label: str = ""
-    confidence: float = 0.0
-    error: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Without the error, which is none where there is a label."""
-        return {"file": self.path, "label": self.label, "confidence": self.confidence}
-
-    def to_row(self) -> tuple[str, str, str]:
-        """Label, confidence, file."""
-        return self.label, f"{self.confidence:.6f}", self.path
-
-    def to_line(self) -> str:
-        """The same for people."""
-        return f"{self.label}  {self.confidence:7.2%}  {self.path}"
+    model = load(where, backend)
+    if isinstance(model, Reader):
+        raise DigitNetError(
+            f"model: expected a classifier of single digits; received: {where}, a reader, which "
+            "finds them in pictures. Use it with: keras-digitnet read"
+        )
+    return model
 
 
-def predict_files(
-    classifier: Classifier, paths: Iterable[str], raw: bool = False, batch_size: int = 256
-) -> Iterator[FilePrediction]:
-    """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
-
-    A file that cannot be read gets an error in its place. With `raw` the
-    pictures are in MNIST's form already, whatever they look like, and are only
-    resized.
-    """
-    _require_size(batch_size)
-    paths = iter(paths)
-    while group := list(itertools.islice(paths, batch_size)):
-        images: list[np.ndarray] = []
-        errors: list[str] = []
-        for path in group:
-            try:
-                images.append(read_image(path)[0] if raw else normalize_digit(path))
-                errors.append("")
-            except DigitNetError as error:
-                errors.append(str(error))
-        answers = classifier.predict(np.array(images, np.uint8).reshape(-1, 28, 28))
-        found = zip(answers.labels, answers.probabilities.max(axis=1), strict=True)
-        for path, error_text in zip(group, errors, strict=True):
-            if error_text:
-                yield FilePrediction(path, error=error_text)
-            else:
-                label, confidence = next(found)
-                yield FilePrediction(path, classifier.classes[label], float(confidence))
-
-
-def load(where: str | Path, backend: str | None = None) -> Classifier:
+def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
     """Loads a trained model from wherever it is.
 
     The names of the classes come from the `config.json` that lies beside a
@@ -237,24 +179,31 @@ def load(where: str | Path, backend: str | None = None) -> Classifier:
             it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
             file on what Keras runs on, or else on TensorFlow.
 
+    Returns:
+        A `Classifier`, or a `Reader` where that is what was trained, as `reader`.
+
     Raises:
-        DigitNetError: There is no such model, it is no digit reader, or what
+        DigitNetError: There is no such model, it is neither of the two, or what
             runs it is not installed.
     """
     if serving.is_address(str(where)):
         _refuse_backend(where, backend)
-        return Classifier(serving.open_server(str(where)))
+        return _model(serving.open_server(str(where)), None)
     path = _find(where, in_keras=bool(backend or environment.NAMED_BACKEND))
     if path.is_dir():
         _refuse_backend(where, backend)
-        runtime = runtimes.open_saved_model(path)
-        return Classifier(runtime, class_names(path / "assets.extra", runtime.num_classes))
+        return _model(runtimes.open_saved_model(path), path / "assets.extra")
     if path.suffix != ".keras":
         _refuse_backend(where, backend)
     elif backend:
         environment.select_backend(backend)
-    runtime = _OPEN[path.suffix](path)
-    return Classifier(runtime, class_names(path.parent, runtime.num_classes))
+    return _model(_OPEN[path.suffix](path), path.parent)
+
+
+def _model(runtime: runtimes.Runtime, names_in: Path | None) -> Classifier | Reader:
+    """What the runtime runs, with the names that lie in a folder."""
+    names = class_names(names_in, runtime.num_classes) if names_in else None
+    return Reader(runtime, names) if runtime.is_reader else Classifier(runtime, names)
 
 
 def find_keras_file(where: str | Path) -> Path:

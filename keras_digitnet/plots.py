@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from keras_digitnet.artifacts import written_whole
+from keras_digitnet.pages import Page
 
 _TRAINING, _VALIDATION = "#4477aa", "#cc6611"
 _MOST_CLASSES_WITH_COUNTS = 30
@@ -106,6 +108,64 @@ def plot_mistakes(
         )
     shown = f"the {len(worst)} surest of {len(wrong)} mistakes" if len(wrong) else "no mistake"
     figure.suptitle(f"{title}: {shown}")
+    return figure
+
+
+def plot_pages(pages: Sequence[Page], classes: Sequence[str], title: str) -> Figure:
+    """Pages of a reader's training with the boxes and classes of their characters.
+
+    Args:
+        pages: What was composed; dashed boxes are where nothing is asked.
+        classes: The names of the labels.
+        title: Stands above.
+    """
+    columns = 3
+    rows = -(-len(pages) // columns)
+    figure = Figure(figsize=(12, 1.05 * rows + 0.5), layout="constrained")
+    for axes, page in zip(figure.subplots(rows, columns).flat, pages, strict=True):
+        axes.axis("off")
+        axes.imshow(page.image, cmap="gray", vmin=0, vmax=255)
+        boxes = [(box, classes[label]) for box, label in zip(page.boxes, page.labels, strict=True)]
+        for (left, top, right, bottom), name in [*boxes, *((box, "") for box in page.ignored)]:
+            style = "-" if name else ":"
+            axes.add_patch(
+                Rectangle(
+                    (left - 0.5, top - 0.5),
+                    right - left,
+                    bottom - top,
+                    fill=False,
+                    edgecolor="red",
+                    linestyle=style,
+                    linewidth=0.8,
+                )
+            )
+            axes.text(left, top, name, color="red", fontsize=7, va="bottom")
+    figure.suptitle(title)
+    return figure
+
+
+def plot_lines(
+    mistakes: Sequence[tuple[np.ndarray, str, str]], title: str, most: int = 24
+) -> Figure:
+    """Lines that were read wrong, each with what it says and what was read.
+
+    Args:
+        mistakes: Picture `(H, W)` uint8, truth and answer of each.
+        title: Stands above.
+        most: Number of lines at the most.
+    """
+    shown = mistakes[:most]
+    columns = 2
+    rows = max(-(-len(shown) // columns), 1)
+    figure = Figure(figsize=(11, 1.15 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (picture, truth, answer) in zip(grid.flat, shown, strict=False):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(f"{truth} read {answer or 'nothing'}", fontsize=9)
+    counted = f"{len(shown)} of {len(mistakes)} that were read wrong"
+    figure.suptitle(f"{title}: {counted if mistakes else 'no mistake'}")
     return figure
 
 

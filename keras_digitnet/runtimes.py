@@ -34,30 +34,46 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 10_000
 
-_IMAGES = ("uint8", (None, 28, 28, 1))
-
 Shape = tuple[int | None, ...]
 Signature = Mapping[str, tuple[str, Shape]]
+
+_IMAGES: tuple[str, Shape] = ("uint8", (None, 28, 28, 1))
+_PAGES: tuple[str, Shape] = ("uint8", (None, None, None, 1))
+
+
+# What a classifier and a reader give, by name; see `Runtime`.
+CLASSIFIER_OUTPUTS = ("probabilities", "label")
+READER_OUTPUTS = ("presence", "boxes", "probabilities")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """An opened model.
+    """An opened model: a classifier of digits, or a reader that finds them.
 
     Attributes:
         name: What messages call it: a file or an address.
-        predict_batch: `(N, 28, 28, 1)` uint8 images, N at least 1, to
-            probabilities, `(N, C)` float32, and labels, `(N,)` integers.
+        predict_batch: Images, N at least 1, to the outputs. A classifier takes
+            `(N, 28, 28, 1)` uint8 and gives probabilities `(N, C)` float32 and
+            labels `(N,)` integers; a reader takes `(N, H, W, 1)` uint8 and gives
+            what `detector.build_detection_model` says.
         num_classes: C.
+        outputs: Which of the two it is: their names, in their order.
     """
 
     name: str
-    predict_batch: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    predict_batch: Callable[[np.ndarray], tuple[np.ndarray, ...]]
     num_classes: int
+    outputs: tuple[str, ...] = CLASSIFIER_OUTPUTS
+
+    @property
+    def is_reader(self) -> bool:
+        return self.outputs == READER_OUTPUTS
 
 
-def checked_num_classes(where: object, inputs: Signature, outputs: Signature) -> int:
-    """The C of a model whose named inputs and outputs are those of a digit reader.
+def checked_outputs(
+    where: object, inputs: Signature, outputs: Signature
+) -> tuple[tuple[str, ...], int]:
+    """The outputs' names, and the C, of a model whose signature is a classifier's or a reader's.
 
     Args:
         where: What the message names.
@@ -65,22 +81,40 @@ def checked_num_classes(where: object, inputs: Signature, outputs: Signature) ->
         outputs: The same.
 
     Raises:
-        DigitNetError: They are others.
+        DigitNetError: It is neither's.
     """
-    probabilities = outputs.get("probabilities", ("", ()))
-    num_classes = (probabilities[1] or (None,))[-1]
-    expected = {"label": ("int32", (None,)), "probabilities": ("float32", (None, num_classes))}
-    if dict(inputs) != {"images": _IMAGES} or dict(outputs) != expected or not num_classes:
+    num_classes = (outputs.get("probabilities", ("", ()))[1] or (None,))[-1]
+    kinds = {
+        CLASSIFIER_OUTPUTS: (_IMAGES, _classifier_outputs(num_classes)),
+        READER_OUTPUTS: (_PAGES, _reader_outputs(num_classes)),
+    }
+    names = next(
+        (k for k, v in kinds.items() if ({"images": v[0]}, v[1]) == (inputs, outputs)), None
+    )
+    if names is None or not num_classes:
         raise DigitNetError(
             f"{where}: expected a model from images (N, 28, 28, 1) uint8 to probabilities (N, C) "
-            f"float32 and label (N,) int32; received: from {_described(inputs)} "
-            f"to {_described(outputs)}."
+            "float32 and label (N,) int32, or a reader from images (N, H, W, 1) to presence, boxes "
+            f"and probabilities; received: from {_described(inputs)} to {_described(outputs)}."
         )
     if num_classes > MOST_CLASSES:
         raise DigitNetError(
             f"{where}: expected at most {MOST_CLASSES:,} classes; received: {num_classes:,}."
         )
-    return num_classes
+    return names, num_classes
+
+
+def _classifier_outputs(num_classes: int | None) -> Signature:
+    return {"label": ("int32", (None,)), "probabilities": ("float32", (None, num_classes))}
+
+
+def _reader_outputs(num_classes: int | None) -> Signature:
+    cells: Shape = (None, None, None)
+    return {
+        "presence": ("float32", cells),
+        "boxes": ("float32", (*cells, 4)),
+        "probabilities": ("float32", (*cells, num_classes)),
+    }
 
 
 def _described(signature: Signature) -> str:
@@ -126,6 +160,9 @@ def _loading(path: Path, what: str) -> Iterator[None]:
 def open_keras(path: Path) -> Runtime:
     """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
     inference = load_inference_model(path)
+    if isinstance(inference.output, dict):
+        num_classes = inference.output["probabilities"].shape[-1]
+        return Runtime(str(path), _in_few_shapes(inference), num_classes, READER_OUTPUTS)
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.asarray(inference.predict_on_batch(images))
@@ -134,8 +171,30 @@ def open_keras(path: Path) -> Runtime:
     return Runtime(str(path), predict_batch, inference.output_shape[1])
 
 
+def _in_few_shapes(inference: "keras.Model") -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """Computes pages of any size in some fixed ones: a backend may compile each shape anew."""
+
+    def predict_batch(pages: np.ndarray) -> tuple[np.ndarray, ...]:
+        height, width = pages.shape[1:3]
+        more = [(0, _fixed_side(side) - side) for side in (height, width)]
+        padded = np.pad(pages, ((0, 0), *more, (0, 0)), mode="edge")
+        found = inference.predict_on_batch(padded)
+        cells = np.s_[:, : -(-height // 4), : -(-width // 4)]
+        return tuple(np.asarray(found[name])[cells] for name in READER_OUTPUTS)
+
+    return predict_batch
+
+
+def _fixed_side(side: int) -> int:
+    """The next of 64, 96, 128, 192, 256, 384 and so on."""
+    power = 1 << max(side - 1, 63).bit_length()
+    return next(fixed for fixed in (power * 3 // 4, power) if fixed >= side)
+
+
 def load_inference_model(path: Path) -> "keras.Model":
-    """The network in a `.keras` file, from uint8 images to probabilities, compiled, in float32.
+    """The network in a `.keras` file as it is deployed, compiled, in float32.
+
+    A classifier gives probabilities, a reader what `build_detection_model` says.
 
     Nothing in the file is executed: no Lambda layers, no classes but Keras's
     and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
@@ -145,13 +204,15 @@ def load_inference_model(path: Path) -> "keras.Model":
         DigitNetError: It is no such file.
     """
     model = _load_keras_model(path)
+    from keras_digitnet.detector import build_detection_model
     from keras_digitnet.model import build_inference_model, jit_compile
 
     for layer in model.layers:
         if layer.dtype_policy.name.startswith("mixed_"):  # whose weights are float32
             layer.dtype_policy = "float32"
     with _loading(path, "a model that kd.build_model has built"):
-        inference = build_inference_model(model)
+        build = build_detection_model if _is_detector(model) else build_inference_model
+        inference = build(model)
     inference.compile(jit_compile=jit_compile())
     return inference
 
@@ -169,14 +230,20 @@ def _load_keras_model(path: Path) -> "keras.Model":
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     inputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
-    expected = [("float32", (None, *shape[1:])) for _, shape in outputs if len(shape) == 2]
-    if inputs != [_IMAGES] or len(outputs) != 1 or outputs != expected:
+    single = [("float32", (None, *shape[1:])) for _, shape in outputs if len(shape) == 2]
+    cells = [("float32", (None, None, None, max(shape[-1] or 0, 7))) for _, shape in outputs]
+    if len(outputs) != 1 or (inputs, outputs) not in (([_IMAGES], single), ([_PAGES], cells)):
         raise DigitNetError(
-            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits; "
+            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits, "
+            "or a reader from (N, H, W, 1) uint8 images to (N, H/4, W/4, 5 + C) float32 cells; "
             f"received: one from {inputs} to {outputs}."
         )
     _require_finite(path, map(keras.ops.convert_to_numpy, model.weights))
     return model
+
+
+def _is_detector(model: "keras.Model") -> bool:
+    return len(model.outputs[0].shape) == 4
 
 
 def _inspect_archive(path: Path) -> None:
@@ -266,14 +333,14 @@ def open_saved_model(path: Path) -> Runtime:
             )
         served = signatures["serving_default"]
         inputs = described(served.structured_input_signature[1])
-        num_classes = checked_num_classes(path, inputs, described(served.structured_outputs))
+        outputs, num_classes = checked_outputs(path, inputs, described(served.structured_outputs))
         _require_finite(path, (variable.numpy() for variable in served.variables))
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         answers = served(images=tensorflow.constant(images))
-        return answers["probabilities"].numpy(), answers["label"].numpy()
+        return tuple(answers[name].numpy() for name in outputs)
 
-    return Runtime(str(path), predict_batch, num_classes)
+    return Runtime(str(path), predict_batch, num_classes, outputs)
 
 
 def open_onnx(path: Path) -> Runtime:
@@ -298,16 +365,15 @@ def open_onnx(path: Path) -> Runtime:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
         )
-        num_classes = checked_num_classes(
+        outputs, num_classes = checked_outputs(
             path, described(session.get_inputs()), described(session.get_outputs())
         )
         _require_finite(path, _onnx_weights(path.read_bytes()))
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        probabilities, labels = session.run(["probabilities", "label"], {"images": images})
-        return probabilities, labels
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(session.run(list(outputs), {"images": images}))
 
-    return Runtime(str(path), predict_batch, num_classes)
+    return Runtime(str(path), predict_batch, num_classes, outputs)
 
 
 def _onnx_weights(model: bytes) -> Iterator[np.ndarray]:
@@ -348,15 +414,15 @@ def open_litert(path: Path) -> Runtime:
         _require_finite(path, _litert_weights(interpreter))
         interpreter.allocate_tensors()  # reports what it computes with, once
         run = interpreter.get_signature_runner("serving_default")
-        num_classes = checked_num_classes(
+        outputs, num_classes = checked_outputs(
             path, described(run.get_input_details()), described(run.get_output_details())
         )
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         answers = run(images=images)
-        return answers["probabilities"], answers["label"]
+        return tuple(answers[name] for name in outputs)
 
-    return Runtime(str(path), predict_batch, num_classes)
+    return Runtime(str(path), predict_batch, num_classes, outputs)
 
 
 def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
@@ -399,12 +465,12 @@ def open_openvino(path: Path) -> Runtime:
             path, (node.data for node in operations if node.get_type_name() == "Constant")
         )
         compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        num_classes = checked_num_classes(
+        outputs, num_classes = checked_outputs(
             path, described(compiled.inputs), described(compiled.outputs)
         )
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         answers = compiled({"images": images})
-        return answers["probabilities"], answers["label"]
+        return tuple(answers[name] for name in outputs)
 
-    return Runtime(str(path), predict_batch, num_classes)
+    return Runtime(str(path), predict_batch, num_classes, outputs)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.runtimes import Runtime, Signature, checked_num_classes
+from keras_digitnet.runtimes import Runtime, Signature, checked_outputs
 
 TIMEOUT_SECONDS = 10.0
 TRIES = 3
@@ -51,14 +51,14 @@ def open_server(address: str) -> Runtime:
             "model: expected an address like http://localhost:8501/v1/models/digitnet; "
             f"received: {address}."
         )
-    num_classes = _num_classes(address, _ask(f"{address}/metadata"))
+    outputs, num_classes = _outputs(address, _ask(f"{address}/metadata"))
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         request = {"signature_name": "serving_default", "inputs": {"images": images.tolist()}}
         answer = _ask(f"{address}:predict", json.dumps(request).encode())
-        return _arrays(address, answer)
+        return _arrays(address, answer, outputs)
 
-    return Runtime(address, predict_batch, num_classes)
+    return Runtime(address, predict_batch, num_classes, outputs)
 
 
 def _is_model(address: str) -> bool:
@@ -72,7 +72,7 @@ def _is_model(address: str) -> bool:
     return bool(named) and not parts.query and not parts.fragment
 
 
-def _num_classes(address: str, metadata: Any) -> int:
+def _outputs(address: str, metadata: Any) -> tuple[tuple[str, ...], int]:
     try:
         signatures = metadata["metadata"]["signature_def"]["signature_def"]
         signature = signatures["serving_default"]
@@ -82,7 +82,7 @@ def _num_classes(address: str, metadata: Any) -> int:
             f"{address}: expected the metadata of a model with serving_default; "
             f"received: {_shortened(metadata)}"
         ) from None
-    return checked_num_classes(address, inputs, outputs)
+    return checked_outputs(address, inputs, outputs)
 
 
 def _described(tensors: Any) -> Signature:
@@ -99,14 +99,14 @@ def _described(tensors: Any) -> Signature:
     }
 
 
-def _arrays(address: str, answer: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(address: str, answer: Any, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
     try:
         outputs = answer["outputs"]
-        probabilities = np.array(outputs["probabilities"], np.float32)
-        return probabilities, np.array(outputs["label"], np.int64)
+        dtypes = {"label": np.int64}
+        return tuple(np.array(outputs[name], dtypes.get(name, np.float32)) for name in names)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise DigitNetError(
-            f"{address}: expected outputs probabilities and label; received: {_shortened(answer)}"
+            f"{address}: expected outputs {' and '.join(names)}; received: {_shortened(answer)}"
         ) from None
 
 

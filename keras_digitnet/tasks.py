@@ -1,4 +1,4 @@
-"""What a run trains: its network, what that learns from, and by what an epoch is chosen."""
+"""What a run trains: its network, what that learns from, and how it is judged."""
 
 import itertools
 import math
@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from keras_digitnet import plots
+from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.config import ModelConfig, ReaderConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.detector import (
@@ -15,13 +17,24 @@ from keras_digitnet.detector import (
     DetectionLoss,
     build_detector,
     characters,
+    fold_presence,
+    peaks,
     targets,
 )
+from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
+from keras_digitnet.finding import Reader
 from keras_digitnet.glyphs import GlyphSource
-from keras_digitnet.model import build_model
+from keras_digitnet.inference import Classifier, load, load_classifier
+from keras_digitnet.model import build_model, fold_temperature
 from keras_digitnet.pages import Composer
+from keras_digitnet.written_lines import read_lines
 
 Batch = tuple[np.ndarray, np.ndarray]
+AnyReport = Report | LinesReport
+
+# Lines that a reader is judged on, and training pages that are shown.
+_LINES = 500
+_SHOWN_PAGES = 24
 
 
 class Task(Protocol):
@@ -48,8 +61,14 @@ class Task(Protocol):
     def validation(self) -> Batch:
         """What an epoch is judged by: inputs and targets, the same in every epoch."""
 
-    def held_back(self, model: keras.Model) -> Batch:
-        """Logits `(N, C)` that the model gives held-back characters, and their labels `(N,)`."""
+    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+        """The network with the model's weights, calibrated on validation images, and by what."""
+
+    def judged(self, folder: RunFolder, title: str) -> tuple[AnyReport, AnyReport | None]:
+        """Figures of the folder's model on validation and, if they may be opened, test images.
+
+        Draws what shows its mistakes into the folder.
+        """
 
 
 def task_of(config: TrainConfig, dataset: Dataset) -> Task:
@@ -82,9 +101,41 @@ class ClassifierTask:
     def validation(self) -> Batch:
         return self._dataset.validation.images, self._dataset.validation.labels
 
-    def held_back(self, model: keras.Model) -> Batch:
+    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         images, labels = self.validation()
-        return model.predict(images, batch_size=self.validation_batch, verbose=0), labels
+        logits = model.predict(images, batch_size=self.validation_batch, verbose=0)
+        temperature = fit_temperature(logits, labels)
+        bare = self._copied(model)
+        fold_temperature(bare, temperature)
+        return bare, {"temperature": temperature}
+
+    def judged(self, folder: RunFolder, title: str) -> tuple[Report, Report | None]:
+        dataset, classifier = self._dataset, load_classifier(folder.model_path)
+        shown, kind = dataset.validation, "validation"
+        report, probabilities = _judge(classifier, shown)
+        validation, test = report, None
+        if self._config.test:
+            shown, kind = dataset.test, "test"
+            report, probabilities = _judge(classifier, shown)
+            test = report
+        title = f"{title}, {len(shown):,} {kind} images"
+        matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
+        plots.save_figure(matrix, folder.confusion_matrix_path)
+        mistakes = plots.plot_mistakes(
+            shown.images, shown.labels, probabilities, dataset.classes, title
+        )
+        plots.save_figure(mistakes, folder.mistakes_path)
+        return validation, test
+
+    def _copied(self, model: keras.Model) -> keras.Model:
+        bare = self.network(model.name)
+        bare.set_weights(model.get_weights())
+        return bare
+
+
+def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
+    probabilities = classifier.predict(split.images).probabilities
+    return evaluate(probabilities, split.labels, classifier.classes), probabilities
 
 
 class ReaderTask:
@@ -113,19 +164,43 @@ class ReaderTask:
         # No epoch has this number, so that these pages come in none.
         return self._batch(compose, self._network.validation_pages, (2**32 - 1, 0))
 
-    def held_back(self, model: keras.Model) -> Batch:
+    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         pages, wanted = self.validation()
-        return characters(model.predict(pages, batch_size=self.validation_batch, verbose=0), wanted)
+        cells = model.predict(pages, batch_size=self.validation_batch, verbose=0)
+        temperature = fit_temperature(*characters(cells, wanted))
+        scale, shift = fit_presence(*peaks(cells, wanted))
+        bare = self.network(model.name)
+        bare.set_weights(model.get_weights())
+        fold_temperature(bare, temperature)
+        fold_presence(bare, scale, shift)
+        figures = {"temperature": temperature, "presence_scale": scale, "presence_shift": shift}
+        return bare, figures
+
+    def judged(self, folder: RunFolder, title: str) -> tuple[LinesReport, LinesReport | None]:
+        reader = load(folder.model_path)
+        assert isinstance(reader, Reader)
+        shown, kind = read_lines(reader, self._dataset.validation, _LINES), "validation"
+        validation, test = shown.report, None
+        if self._config.test:
+            shown, kind = read_lines(reader, self._dataset.test, _LINES), "test"
+            test = shown.report
+        compose = self._composer(self._dataset.train)
+        pages = [compose.compose(self._random(0, 0, index)) for index in range(_SHOWN_PAGES)]
+        figure = plots.plot_pages(pages, self._dataset.classes, f"{title}: training pages")
+        plots.save_figure(figure, folder.pages_path)
+        title = f"{title}, {_LINES:,} lines of {kind} images"
+        plots.save_figure(plots.plot_lines(shown.mistakes(), title), folder.mistakes_path)
+        return validation, test
+
+    def _random(self, *number: int) -> np.random.Generator:
+        return np.random.default_rng([self._config.seed, *number])
 
     def _composer(self, split: Split) -> Composer:
         source = GlyphSource(split.images, split.labels, self._dataset.classes)
         return Composer(source, self._network.page, self._network.num_classes)
 
     def _batch(self, compose: Composer, count: int, number: tuple[int, int]) -> Batch:
-        pages = [
-            compose.compose(np.random.default_rng([self._config.seed, *number, index]))
-            for index in range(count)
-        ]
+        pages = [compose.compose(self._random(*number, index)) for index in range(count)]
         images = np.stack([page.image for page in pages])[..., None]
         return images, np.stack([targets(page) for page in pages])
 

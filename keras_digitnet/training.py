@@ -28,12 +28,11 @@ from keras_digitnet.artifacts import (
     written_whole,
 )
 from keras_digitnet.config import TrainConfig
-from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
-from keras_digitnet.evaluation import Report, evaluate, fit_temperature
+from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
-from keras_digitnet.inference import Classifier, load
-from keras_digitnet.model import count_parameters, fold_temperature, jit_compile, network_dtype
+from keras_digitnet.model import count_parameters, jit_compile, network_dtype
 from keras_digitnet.tasks import Batch, task_of
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,8 @@ class Run:
     folder: RunFolder
     history: History
     metrics: dict[str, Any]
-    validation: Report
-    test: Report | None
+    validation: Report | LinesReport
+    test: Report | LinesReport | None
 
     @property
     def model_path(self) -> Path:
@@ -233,11 +232,11 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
     try:
         with _best_kept(folder, config, dataset, history):
             _fit(model, folder, config, dataset, history, verbose)
-        temperature = _save_model(model, folder, config, dataset)
+        calibration = _save_model(model, folder, config, dataset)
         kept = f" The model is kept: {folder.model_path}."
         if config.export and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
-        return _finish(folder, config, dataset, history, temperature, count_parameters(model))
+        return _finish(folder, config, dataset, history, calibration, count_parameters(model))
     except _DivergedError:
         raise
     except (DigitNetError, OSError) as error:
@@ -324,21 +323,17 @@ def _fit(
 
 def _save_model(
     model: keras.Model, folder: RunFolder, config: TrainConfig, dataset: Dataset
-) -> float:
-    """Writes `model.keras`, calibrated on the validation images; returns the temperature.
+) -> dict[str, float]:
+    """Writes `model.keras`, calibrated on the validation images; returns by what.
 
     The file has no optimizer, which nobody who uses the model needs, and
     computes in float32, which every runtime can.
     """
-    task = task_of(config, dataset)
-    temperature = fit_temperature(*task.held_back(model))
     with _keras_settings("float32"):
-        bare = task.network(model.name)
-    bare.set_weights(model.get_weights())
-    fold_temperature(bare, temperature)
+        bare, calibration = task_of(config, dataset).calibrated(model)
     with written_whole(folder.model_path) as temporary:
         bare.save(temporary)
-    return temperature
+    return calibration
 
 
 def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
@@ -361,27 +356,15 @@ def _finish(
     config: TrainConfig,
     dataset: Dataset,
     history: History,
-    temperature: float,
+    calibration: dict[str, float],
     parameters: int,
 ) -> Run:
     """Judges the file that was written, not the model in memory, and draws the pictures."""
-    classifier = load(folder.model_path)
-    validation, probabilities = _judge(classifier, dataset.validation)
-    shown, split, kind = validation, dataset.validation, "validation"
-    test = None
-    if config.test:
-        test, probabilities = _judge(classifier, dataset.test)
-        shown, split, kind = test, dataset.test, "test"
     backend = keras.backend.backend()
     title = f"DigitNet {config.preset} on {dataset.name}"
-    images_title = f"{title}, {len(split):,} {kind} images"
-    classes = dataset.classes
     curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")
-    confusion = plots.plot_confusion_matrix(shown.confusion_matrix, classes, images_title)
-    mistakes = plots.plot_mistakes(split.images, split.labels, probabilities, classes, images_title)
     plots.save_figure(curves, folder.curves_path)
-    plots.save_figure(confusion, folder.confusion_matrix_path)
-    plots.save_figure(mistakes, folder.mistakes_path)
+    validation, test = task_of(config, dataset).judged(folder, title)
     metrics = {
         "dataset": dataset.name,
         "preset": config.preset,
@@ -390,7 +373,7 @@ def _finish(
         "parameters": parameters,
         "epochs": len(history),
         "best_epoch": best_epoch(history),
-        "temperature": temperature,
+        **calibration,
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "versions": environment.versions(),
         "validation": validation.to_json(),
@@ -399,11 +382,6 @@ def _finish(
     write_json(folder.metrics_path, metrics)
     shutil.rmtree(folder.checkpoints_dir, ignore_errors=True)
     return Run(folder, history, metrics, validation, test)
-
-
-def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
-    probabilities = classifier.predict(split.images).probabilities
-    return evaluate(probabilities, split.labels, classifier.classes), probabilities
 
 
 # What goes on inside `fit`

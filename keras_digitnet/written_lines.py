@@ -3,11 +3,15 @@
 They measure how well a reader reads; it is trained on pages that are composed otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from keras_digitnet.data import Split
+from keras_digitnet.evaluation import LinesReport, edits, evaluate_lines
+from keras_digitnet.finding import Character, Reader, in_lines
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,50 @@ class WrittenLine:
     picture: np.ndarray
     labels: tuple[int, ...]
     boxes: np.ndarray
+
+
+@dataclass(frozen=True)
+class LinesRead:
+    """Lines, and what a reader made of each.
+
+    Attributes:
+        lines: What was written.
+        found: The characters that were found in each, in reading order.
+        classes: The names of the labels.
+    """
+
+    lines: tuple[WrittenLine, ...]
+    found: tuple[tuple[Character, ...], ...]
+    classes: tuple[str, ...]
+
+    @property
+    def answers(self) -> list[tuple[int, ...]]:
+        return [tuple(int(c.probabilities.argmax()) for c in each) for each in self.found]
+
+    @property
+    def report(self) -> LinesReport:
+        boxes = [np.array([c.box for c in each]).reshape(-1, 4) for each in self.found]
+        truths = [line.labels for line in self.lines]
+        return evaluate_lines(self.answers, truths, boxes, [line.boxes for line in self.lines])
+
+    def mistakes(self) -> list[tuple[np.ndarray, str, str]]:
+        """Picture, truth and answer of what was read wrong, the most wrong characters first."""
+
+        def text(labels: Sequence[int]) -> str:
+            return "".join(self.classes[label] for label in labels)
+
+        pairs = list(zip(self.lines, self.answers, strict=True))
+        wrong = [(edits(answer, line.labels), line, answer) for line, answer in pairs]
+        wrong = sorted((each for each in wrong if each[0]), key=lambda each: -each[0])
+        return [(line.picture, text(line.labels), text(answer)) for _, line, answer in wrong]
+
+
+def read_lines(reader: Reader, characters: Split, count: int, seed: int = 0) -> LinesRead:
+    """Writes so many lines of some characters and reads them."""
+    random = np.random.default_rng(seed)
+    lines = tuple(write_line(characters, random) for _ in range(count))
+    found = tuple(tuple(chain(*in_lines(reader.find(line.picture)))) for line in lines)
+    return LinesRead(lines, found, reader.classes)
 
 
 def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:

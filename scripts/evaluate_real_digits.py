@@ -1,15 +1,19 @@
-"""Scores a model on real handwriting that is not MNIST's.
+"""Scores what reads pictures on real handwriting that is not MNIST's.
 
     python scripts/evaluate_real_digits.py FOLDER --data mnist --mistakes mistakes.png --write
 
 Each set in the folder is a row: a `.npz` with `images` (uint8, N pictures) and
 `labels` (uint8), or a folder of pictures with `labels.csv`, a `file` and a `label`
-each. Labels of one digit are read with `normalize_digit`, longer ones with `read`,
-and the whole string must be right. With `--data`, rows of its test digits: raw,
-normalized, and written into lines on paper.
+each. Sets of single digits are read as `predict` does, the others as `read` does,
+and the whole string must be right. `NAME_halves.json` beside a set splits it by row
+numbers into two rows, `tuned` and `unseen`; the pictures of `unseen` are scored and
+never shown. With `--data`, rows of its test digits: raw, as pictures of their own, and
+written into lines on paper. The last row is of pages without a digit: the share on
+which none is found.
 """
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +22,21 @@ from typing import Annotated, Any
 import numpy as np
 import readme
 import typer
+from pages_without_digits import page_without_digits
 from PIL import Image, ImageDraw
-from written_lines import write_line
 
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.cli import print_table
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import Classifier, load
-from keras_digitnet.normalization import normalize_digit
-from keras_digitnet.reader import read
+from keras_digitnet.inference import load
+from keras_digitnet.reader import Found, Team, find_digit, read, team
+from keras_digitnet.written_lines import write_line
 
 # On a sheet: a picture and what was made of it, each so many pixels high.
 TILE = 96
+# The part of a set that is scored and never shown.
+UNSEEN = "unseen"
+BLACK = np.zeros((28, 28), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -40,34 +47,40 @@ class Answer:
     seen: np.ndarray
     label: str
     text: str
+    confidence: float
 
 
 def main(
     folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Of sets.")] = None,
-    model: Annotated[str, typer.Option(help="As for `keras-digitnet predict`.")] = "base",
+    model: Annotated[str, typer.Option(help="As for `keras-digitnet read`; else both.")] = "",
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`; else none.")] = "",
     lines: Annotated[int, typer.Option(help="How many lines to write of its digits.")] = 1000,
     mistakes: Annotated[Path | None, typer.Option(help="A picture of what was wrong.")] = None,
     write: Annotated[bool, typer.Option(help="Put the table into the README.")] = False,
 ) -> None:
     """The share of pictures of each set that are read right."""
-    if write and (model, data, lines, folder is None) != ("base", "mnist", 1000, False):
-        raise typer.BadParameter("--write: expected a folder, base, mnist and 1000 lines")
-    classifier = load(model)
-    sets = dict(find_sets(folder)) if folder else {}
-    answers = {name: read_all(classifier, *each) for name, each in sets.items()}
+    if write and (model, data, lines, folder is None) != ("", "mnist", 1000, False):
+        raise typer.BadParameter("--write: expected a folder, mnist, 1000 lines and no model")
+    readers = team(load(model) if model else None)
+    answers: dict[str, list[Answer]] = {}
+    for name, (pictures, labels) in find_sets(folder) if folder else ():
+        answers[name] = read_all(readers, pictures, labels)
     if data:
-        answers |= answers_on(data, classifier, lines)
+        answers |= answers_on(data, readers, lines)
     rows = [
         (name, f"{len(each):,}", f"{sum(a.text == a.label for a in each) / len(each):.2%}")
         for name, each in answers.items()
     ]
     columns = ("set", "pictures", "right")
-    print_table(f"{model} on {folder or data}", columns, rows)
+    print_table(f"{model or 'reader and base'} on {folder or data}", columns, rows)
+    for name, each in answers.items():
+        if name.startswith("cheque"):
+            print_table(f"{name}: the surest", ("share", "right"), coverage(each))
     if mistakes:
         wrong = {name: [a for a in each if a.text != a.label] for name, each in answers.items()}
+        shown = {name: each for name, each in wrong.items() if not name.endswith(UNSEEN)}
         with written_whole(mistakes) as temporary:
-            sheet(wrong).save(temporary, "PNG")
+            sheet(shown).save(temporary, "PNG")
     if write:
         readme.write_block("real pictures", readme.table(columns, rows))
 
@@ -81,57 +94,78 @@ def find_sets(folder: Path) -> Iterator[tuple[str, tuple[list[Any], list[str]]]]
         elif (path / "labels.csv").is_file():
             with (path / "labels.csv").open(newline="") as file:
                 rows = list(csv.DictReader(file))
-            yield path.name, ([path / row["file"] for row in rows], [row["label"] for row in rows])
+            for name, indices in halves(path, len(rows)):
+                chosen = [rows[index] for index in indices]
+                yield name, ([path / row["file"] for row in chosen], [r["label"] for r in chosen])
 
 
-def read_all(
-    classifier: Classifier, pictures: Sequence[Any], labels: Sequence[str]
-) -> list[Answer]:
-    if max(map(len, labels)) > 1:
-        return [lines_answer(classifier, *each) for each in zip(pictures, labels, strict=True)]
-    images = np.stack([normalized_or_black(picture) for picture in pictures])
-    return digits_answers(classifier, pictures, images, labels)
+def halves(path: Path, count: int) -> Iterator[tuple[str, Sequence[int]]]:
+    """The rows of a set, or of each of its parts where a file beside it names them."""
+    beside = path.with_name(f"{path.name.partition('_')[0]}_halves.json")
+    if not beside.is_file():
+        yield path.name, range(count)
+        return
+    for part, indices in json.loads(beside.read_text()).items():
+        yield f"{path.name}, {part}", indices
 
 
-def digits_answers(
-    classifier: Classifier, pictures: Sequence[Any], images: np.ndarray, labels: Sequence[str]
-) -> list[Answer]:
-    found = classifier.predict(images).labels
-    return [
-        Answer(picture, image, label, classifier.classes[index] if image.any() else "")
-        for picture, image, label, index in zip(pictures, images, labels, found, strict=True)
-    ]
+def read_all(readers: Team, pictures: Sequence[Any], labels: Sequence[str]) -> list[Answer]:
+    one = max(map(len, labels)) == 1
+    answer = digit_answer if one else line_answer
+    return [answer(readers, *each) for each in zip(pictures, labels, strict=True)]
 
 
-def normalized_or_black(picture: Any) -> np.ndarray:
+def digit_answer(readers: Team, picture: Any, label: str) -> Answer:
     try:
-        return normalize_digit(picture)
+        found = find_digit(picture, readers)
     except DigitNetError:
-        return np.zeros((28, 28), np.uint8)
+        return Answer(picture, BLACK, label, "", 0.0)
+    probabilities = readers.name([found])[0]
+    confidence = found.presence * float(probabilities.max())
+    text = readers.classes[probabilities.argmax()]
+    return Answer(picture, found.image, label, text, confidence)
 
 
-def lines_answer(classifier: Classifier, picture: Any, label: str) -> Answer:
+def line_answer(readers: Team, picture: Any, label: str) -> Answer:
     try:
-        reading = read(picture, classifier)
+        reading = read(picture, readers)
     except DigitNetError:
-        return Answer(picture, np.zeros((28, 28), np.uint8), label, "")
+        return Answer(picture, BLACK, label, "", 0.0)
     seen = np.concatenate([digit.image for digit in reading.digits], axis=1)
-    return Answer(picture, seen, label, reading.text)
+    return Answer(picture, seen, label, reading.text, reading.confidence)
 
 
-def answers_on(data: str, classifier: Classifier, count: int) -> dict[str, list[Answer]]:
-    """A data set's test digits: as they are, normalized, and in lines."""
+def coverage(answers: Sequence[Answer]) -> list[tuple[str, str]]:
+    """How many are right of the tenth, ... of all that it is surest of."""
+    surest = sorted(answers, key=lambda answer: -answer.confidence)
+    right = np.cumsum([answer.text == answer.label for answer in surest])
+    counts = [round(len(surest) * tenth / 10) for tenth in range(5, 11)]
+    return [(f"{count / len(surest):.0%}", f"{right[count - 1] / count:.2%}") for count in counts]
+
+
+def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
+    """A data set's test digits: as they are, as pictures, in lines; and pages without any."""
     from keras_digitnet.data import load_dataset
 
     dataset = load_dataset(data)
     test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
+    raw = readers.name([Found(image) for image in images]).argmax(axis=1)
     random = np.random.default_rng(0)
     written = [write_line(test, random) for _ in range(count)]
+    texts = ["".join(map(str, line.labels)) for line in written]
+    pages = [page_without_digits(np.random.default_rng([1, index])) for index in range(count)]
     return {
-        f"{dataset.name}, raw": digits_answers(classifier, images, test.images, labels),
-        f"{dataset.name}, normalized": read_all(classifier, images, labels),
-        f"{dataset.name}, in lines": [lines_answer(classifier, *each) for each in written],
+        f"{dataset.name}, raw": [
+            Answer(image, image, label, readers.classes[index], 1.0)
+            for image, label, index in zip(images, labels, raw, strict=True)
+        ],
+        f"{dataset.name}, as pictures": read_all(readers, images, labels),
+        f"{dataset.name}, in lines": [
+            line_answer(readers, line.picture, text)
+            for line, text in zip(written, texts, strict=True)
+        ],
+        "pages without a digit": [line_answer(readers, page, "") for page in pages],
     }
 
 

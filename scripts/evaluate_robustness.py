@@ -17,7 +17,7 @@ import typer
 from distortions import DISTORTIONS, distort
 
 from keras_digitnet.cli import print_table
-from keras_digitnet.config import PRESETS
+from keras_digitnet.config import CLASSIFIERS
 
 PICTURE_PATH = Path(__file__).parent / "results" / "distortions.png"
 
@@ -34,11 +34,11 @@ def main(
     if write and (models, data, split) != (None, "mnist", "test"):
         raise typer.BadParameter("--write: expected the presets and mnist's test digits")
     from keras_digitnet.data import load_dataset
-    from keras_digitnet.inference import load
+    from keras_digitnet.inference import load_classifier
 
     dataset = load_dataset(data)
     digits = {"test": dataset.test, "validation": dataset.validation}[split]
-    classifiers = {name: load(name) for name in models or PRESETS}
+    classifiers = {name: load_classifier(name) for name in models or CLASSIFIERS}
 
     def accuracies(images: np.ndarray) -> list[float]:
         return [

@@ -49,7 +49,7 @@ def main(
     trained = [_find(runs, preset, mnist) for preset in PRESETS]
     for each in trained:
         _ship(each)
-    base = trained[-1].run
+    base = next(each.run for each in trained if each.preset == "base")
     for path in (base.curves_path, base.confusion_matrix_path, base.mistakes_path):
         shutil.copy(path, RESULTS_DIR / f"base-{path.name.replace('_', '-')}")
 

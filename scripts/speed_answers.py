@@ -12,7 +12,7 @@ from speed_processes import peak_memory
 
 from keras_digitnet.config import ModelConfig
 from keras_digitnet.data import load_dataset
-from keras_digitnet.inference import load
+from keras_digitnet.inference import load_classifier
 
 BATCH_SIZE = 128
 SECONDS_A_ROUND = 1.0
@@ -24,7 +24,7 @@ def model(path: str, data: str, cores: int) -> dict[str, float]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     test = load_dataset(data).test
-    classifier = load(path)
+    classifier = load_classifier(path)
     labels = classifier.predict(test.images).labels
     one, many = test.images[:1], test.images[: 16 * BATCH_SIZE]
     rates = _rates(
@@ -42,7 +42,7 @@ def model(path: str, data: str, cores: int) -> dict[str, float]:
 
 def growth(preset: str, images: int) -> dict[str, float]:
     """Seconds for so many images in one call, and MB of the process beside the images."""
-    classifier = load(preset)
+    classifier = load_classifier(preset)
     pixels = np.random.default_rng(0).integers(0, 256, (images, 28, 28), "uint8")
     start = time.perf_counter()
     classifier.predict(pixels)

@@ -16,7 +16,7 @@ from speed_processes import Stopwatch, peak_memory
 from torch import nn
 from torch.nn import functional
 
-from keras_digitnet.config import PRESETS, ModelConfig
+from keras_digitnet.config import CLASSIFIERS, ModelConfig
 from keras_digitnet.data import Split, load_dataset
 
 Optimizer = Callable[[Any], torch.optim.Optimizer]
@@ -223,8 +223,8 @@ def curve(peer: str, epochs: int, seed: int, data: str) -> dict[str, Any]:
 def throughput(preset: str, steps: int) -> Callable[[], dict[str, float]]:
     """Our network without Keras: rounds of so many steps, images a second and peak MB."""
     batch_size = 128
-    net = DirectDigitNet(PRESETS[preset].model)
-    optimizer = torch.optim.AdamW(net.parameters(), PRESETS[preset].learning_rate)
+    net = DirectDigitNet(CLASSIFIERS[preset].model)
+    optimizer = torch.optim.AdamW(net.parameters(), CLASSIFIERS[preset].learning_rate)
     images, labels = torch.rand(60_000, 1, 28, 28), torch.randint(10, (60_000,))
 
     def one_round() -> dict[str, float]:

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from speed_processes import Stopwatch, peak_memory
 
-from keras_digitnet.config import PRESETS, TrainConfig
+from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.tasks import batches
 from keras_digitnet.training import WarmupCosine, build_and_compile, feed
 
 
@@ -75,7 +76,7 @@ def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
     train = Split((train.images / 255).astype("float32"), train.labels)
     steps = len(train) // 128
     model.fit(
-        feed(train, 128, steps, seed),
+        feed(batches(train, 128, steps, seed, 0)),
         steps_per_epoch=steps,
         epochs=epochs,
         verbose=0,
@@ -121,7 +122,7 @@ def growth(preset: str, images: int) -> dict[str, float]:
 
 
 def _config(preset: str, augmentation: str, **flags: Any) -> TrainConfig:
-    model = replace(PRESETS[preset].model, augmentation=augmentation)
+    model = replace(CLASSIFIERS[preset].model, augmentation=augmentation)
     return TrainConfig(preset=preset, model=model, **flags)
 
 
@@ -134,7 +135,7 @@ def _fit(
 ) -> None:
     """As `keras_digitnet.train` does, but for what it writes."""
     model.fit(
-        feed(train, config.batch_size, steps, config.seed),
+        feed(batches(train, config.batch_size, steps, config.seed, 0)),
         steps_per_epoch=steps,
         epochs=config.epochs,
         verbose=0,

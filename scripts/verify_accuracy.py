@@ -23,7 +23,7 @@ import typer
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
 from keras_digitnet.cli import print_table
-from keras_digitnet.config import PRESETS, TrainConfig
+from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend
 
@@ -59,7 +59,7 @@ def main(
     dataset = load_dataset(data)
     results = RESULTS_DIR if write else runs
     rows = []
-    for preset in presets or PRESETS:
+    for preset in presets or CLASSIFIERS:
         configs = [recipe(preset, seed, dataset, epochs) for seed in range(seeds)]
         finished = [
             _result(config, runs, results / f"{preset}-{config.seed}.json") for config in configs
@@ -145,11 +145,13 @@ def _ensemble_row(
 ) -> tuple[str, ...]:
     """The mean of the members' probabilities, scored once and kept like a seed."""
     from keras_digitnet.evaluation import evaluate
-    from keras_digitnet.inference import average, load
+    from keras_digitnet.inference import average, load_classifier
 
     members = [json.loads(json.dumps(config.to_json())) for config in configs]
     if not path.is_file() or read_json(path)["members"] != members:
-        classifier = average([load(_finished_run(config, runs).path) for config in configs])
+        classifier = average(
+            [load_classifier(_finished_run(config, runs).path) for config in configs]
+        )
         probabilities = classifier.predict(dataset.test.images).probabilities
         report = evaluate(probabilities, dataset.test.labels, dataset.classes)
         result = {
@@ -162,7 +164,7 @@ def _ensemble_row(
     kept = read_json(path)
     return (
         f"the {len(members)} `{ENSEMBLE}` together",
-        f"{len(members) * PRESETS[ENSEMBLE].parameters:,}",
+        f"{len(members) * CLASSIFIERS[ENSEMBLE].parameters:,}",
         f"{kept['accuracy']:.3%}",
         "",
         f"{kept['calibration_error']:.2%}",

@@ -13,7 +13,7 @@ from tf_serving import tf_serving
 
 from keras_digitnet import serving
 from keras_digitnet.artifacts import preset_dir, read_json
-from keras_digitnet.config import PRESETS, TrainConfig
+from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import load
@@ -73,7 +73,7 @@ def test_trained_under_jax_served_and_read_by_torch(
     assert np.array_equal(served, in_torch)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CLASSIFIERS)
 def test_a_shipped_preset_is_as_accurate_as_its_card_says(preset: str, mnist: Dataset) -> None:
     labels = load(preset_dir(preset) / "model.onnx").predict(mnist.test.images).labels
     accuracy = float((labels == mnist.test.labels).mean())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from keras_digitnet.config import PRESETS
+from keras_digitnet.config import CLASSIFIERS
 from keras_digitnet.data import Dataset
 from keras_digitnet.model import (
     build_inference_model,
@@ -26,9 +26,11 @@ def logits(model: keras.Model, images: np.ndarray, training: bool = False) -> np
     return keras.ops.convert_to_numpy(model(images, training=training))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CLASSIFIERS)
 def test_a_preset_has_the_parameters_that_it_claims(preset: str) -> None:
-    assert count_parameters(build_model(PRESETS[preset].model)) == PRESETS[preset].parameters
+    assert (
+        count_parameters(build_model(CLASSIFIERS[preset].model)) == CLASSIFIERS[preset].parameters
+    )
 
 
 @pytest.mark.backends

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_digitnet.artifacts import preset_dir
-from keras_digitnet.config import EXPORT_FORMATS, PRESETS, TrainConfig
+from keras_digitnet.config import CLASSIFIERS, EXPORT_FORMATS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import load
@@ -42,7 +42,10 @@ def images(digits: Dataset) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "preset",
-    [name if name == "nano" else pytest.param(name, marks=pytest.mark.long) for name in PRESETS],
+    [
+        name if name == "nano" else pytest.param(name, marks=pytest.mark.long)
+        for name in CLASSIFIERS
+    ],
 )
 def test_every_form_of_a_preset_gives_the_same_labels(
     preset: str, images: np.ndarray, tmp_path: Path, backend: str

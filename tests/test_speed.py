@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
-from keras_digitnet.config import PRESETS, ModelConfig
+from keras_digitnet.config import CLASSIFIERS, ModelConfig
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     return importlib.import_module
 
 
-@pytest.mark.parametrize("config", [TINY, PRESETS["base"].model])
+@pytest.mark.parametrize("config", [TINY, CLASSIFIERS["base"].model])
 def test_direct_torch_computes_what_ours_does(
     config: ModelConfig, speed: Callable[[str], Any]
 ) -> None:

@@ -76,7 +76,7 @@ def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
     random_images: Callable[[int], Split], backend: str
 ) -> None:
     split = random_images(100)
-    fed = training.feed(split, 10, 10, seed=3, first_epoch=1)
+    fed = training.feed(batches(split, 10, 10, 3, 1))
     wanted = islice(batches(split, 10, 10, 3, 1), 15)
     for batch, other_batch in zip(islice(iter(fed), 15), wanted, strict=True):
         for array, other in zip(batch, other_batch, strict=True):

@@ -1,0 +1,147 @@
+"""Pictures in files, one after another: an answer or an error for each."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_digitnet.artifacts import written_whole
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.finding import SMALLEST
+from keras_digitnet.images import read_image
+from keras_digitnet.inference import require_size
+from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        path: The file, as it was named.
+        label: The name of the most probable class.
+        confidence: Its probability.
+        error: Why the file could not be read; it has no label then.
+    """
+
+    path: str
+    label: str = ""
+    confidence: float = 0.0
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the error, which is none where there is a label."""
+        return {"file": self.path, "label": self.label, "confidence": self.confidence}
+
+    def to_row(self) -> tuple[str, str, str]:
+        """Label, confidence, file."""
+        return self.label, f"{self.confidence:.6f}", self.path
+
+    def to_line(self) -> str:
+        """The same for people."""
+        return f"{self.label}  {self.confidence:7.2%}  {self.path}"
+
+
+def predict_files(
+    team: Team, paths: Iterable[str], raw: bool = False, batch_size: int = 256
+) -> Iterator[FilePrediction]:
+    """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
+
+    A file that cannot be read, or holds no digit or several, gets an error in
+    its place. With `raw` the pictures are in MNIST's form already, whatever
+    they look like, and are only resized; that takes a classifier.
+    """
+    require_size(batch_size)
+    paths = iter(paths)
+    while group := list(itertools.islice(paths, batch_size)):
+        found: list[Found | None] = []
+        errors: list[str] = []
+        for path in group:
+            try:
+                found.append(Found(read_image(path)[0]) if raw else find_digit(path, team))
+                errors.append("")
+            except DigitNetError as error:
+                found.append(None)
+                errors.append(str(error))
+        named = iter(team.name([each for each in found if each]))
+        for path, each, error_text in zip(group, found, errors, strict=True):
+            if each is None:
+                yield FilePrediction(path, error=error_text)
+            else:
+                probabilities = next(named)
+                confidence = each.presence * float(probabilities.max())
+                yield FilePrediction(path, team.classes[probabilities.argmax()], confidence)
+
+
+@dataclass(frozen=True)
+class FileReading:
+    """What a picture of many says.
+
+    Attributes:
+        path: The file, as it was named.
+        reading: What it says; none where it could not be read.
+        error: Why not.
+    """
+
+    path: str
+    reading: Reading | None = None
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The text and every digit but its picture."""
+        assert self.reading is not None
+        digits = [
+            {
+                "label": digit.label,
+                "confidence": digit.confidence,
+                "alternatives": dict(digit.alternatives),
+                "box": digit.box,
+            }
+            for digit in self.reading.digits
+        ]
+        return {
+            "file": self.path,
+            "text": self.reading.text,
+            "confidence": self.reading.confidence,
+            "digits": digits,
+        }
+
+    def to_row(self) -> tuple[str, str, str]:
+        """Text, confidence, file."""
+        assert self.reading is not None
+        return self.reading.text, f"{self.reading.confidence:.6f}", self.path
+
+    def to_line(self) -> str:
+        """The text in one line."""
+        assert self.reading is not None
+        return " ".join(self.reading.text.split("\n"))
+
+
+def read_files(
+    team: Team,
+    paths: Iterable[str],
+    min_confidence: float = 0.0,
+    annotated_dir: Path | None = None,
+    smallest: float = SMALLEST,
+) -> Iterator[FileReading]:
+    """Reads pictures in their order; one that cannot be read gets an error in its place.
+
+    With `annotated_dir`, each is also drawn there with its boxes, under its own
+    name with `.png`; a name that comes twice is numbered.
+    """
+    names: Counter[str] = Counter()
+    for path in paths:
+        try:
+            reading = read(path, team, min_confidence, smallest)
+        except DigitNetError as error:
+            yield FileReading(path, error=str(error))
+            continue
+        if annotated_dir:
+            name = Path(path).stem
+            names[name] += 1
+            number = f"-{names[name]}" if names[name] > 1 else ""
+            with written_whole(annotated_dir / f"{name}{number}.png") as temporary:
+                annotate(path, reading).save(temporary, "PNG")
+        yield FileReading(path, reading)
