@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -31,17 +31,22 @@ from keras_digitnet.config import EXPORT_FORMATS
 from keras_digitnet.data import Dataset, is_at_hand, load_dataset
 from keras_digitnet.environment import import_extra, native_notes_dropped
 from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.finding import canvas
 from keras_digitnet.inference import class_names, find_keras_file
 from keras_digitnet.model import IMAGE_SHAPE
+from keras_digitnet.written_lines import write_line
 
 logger = logging.getLogger(__name__)
 
-# The most that a float32 probability may differ from the Keras model's.
+# The most that a float32 probability may differ from the Keras model's, and a side of a box, which
+# is a number of pixels.
 TOLERANCE = 1e-5
+BOX_TOLERANCE = 1e-2
 # The most that int8 may add to the mistakes, as a share of the images.
 INT8_COST = 1e-3
 
 _BATCH = 500
+_PAGES = 32
 _CALIBRATION_IMAGES = 512
 _EXTRAS = {
     "onnx": {"onnx": "onnx", "tf2onnx": "onnx"},
@@ -60,9 +65,10 @@ class Artifact:
         path: The file, or the folder of the SavedModel's version.
         size: Bytes, all files of it together.
         compared_on: The data set whose images it was compared on.
-        images: How many.
-        difference: The largest difference of a probability.
-        same_labels: Images to which both give the same label.
+        images: How many; for a reader, pages.
+        difference: The largest difference of a probability or presence.
+        same_labels: Images to which both give the same label; for a reader,
+            pages on which both find the same characters.
     """
 
     format: str
@@ -79,13 +85,35 @@ class Artifact:
 
 @dataclass(frozen=True)
 class _Model:
-    """What is exported, and what every artifact is compared with."""
+    """A classifier that is exported, and what every artifact is compared with.
+
+    Attributes:
+        path: The `.keras` file.
+        inference: The network as it is deployed.
+        classes: Their names, if there are any.
+        dataset: The images that it is compared on.
+        batches: Inputs, a few at a time.
+        answers: The Keras model's outputs for each of them.
+    """
 
     path: Path
     inference: keras.Model
     classes: tuple[str, ...] | None
     dataset: Dataset
-    probabilities: np.ndarray
+    batches: tuple[np.ndarray, ...]
+    answers: tuple[tuple[np.ndarray, ...], ...]
+
+    # What the network takes and gives.
+    input_shape: ClassVar[tuple[int | None, ...]] = IMAGE_SHAPE
+    takes_bytes: ClassVar[bool] = True
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.inference.output_shape[-1])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return np.concatenate([answer[0] for answer in self.answers])
 
     @property
     def labels(self) -> np.ndarray:
@@ -96,6 +124,66 @@ class _Model:
         """The images' labels; the model's own where it knows other classes."""
         own = self.classes in (None, self.dataset.classes)
         return self.dataset.test.labels if own else self.labels
+
+    def named(self, images: Any) -> dict[str, Any]:
+        """The outputs, in a graph of TensorFlow's."""
+        import tensorflow as tf
+
+        probabilities = self.inference(images)
+        # TensorFlow's own: Keras's argmax minds -0.0 with operations that ONNX lacks.
+        label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return {"probabilities": tf.identity(probabilities), "label": label}
+
+    def compared(
+        self, kind: str, answers: Sequence[tuple[np.ndarray, ...]]
+    ) -> tuple[float, int, str | None]:
+        """The largest difference, how many images are the same, and what is wrong."""
+        probabilities, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        difference = float(np.abs(probabilities - self.probabilities).max())
+        same = int((labels == self.labels).sum())
+        return difference, same, _disagreement(self, kind, difference, labels)
+
+
+class _Detector(_Model):
+    """A reader that is exported: compared on pages of several sizes."""
+
+    input_shape = (None, None, 1)
+    takes_bytes = False
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.inference.output["probabilities"].shape[-1])
+
+    def named(self, images: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        found = self.inference(images)
+        return {name: tf.identity(found[name]) for name in runtimes.READER_OUTPUTS}
+
+    def compared(
+        self, kind: str, answers: Sequence[tuple[np.ndarray, ...]]
+    ) -> tuple[float, int, str | None]:
+        difference, away, same = 0.0, 0.0, 0
+        for answer, expected in zip(answers, self.answers, strict=True):
+            apart = [np.abs(a - b).max() for a, b in zip(answer, expected, strict=True)]
+            difference = max(difference, float(apart[0]), float(apart[2]))
+            away = max(away, float(apart[1]))
+            found = [
+                np.where(presence > 0.5, probabilities.argmax(axis=-1), -1)
+                for presence, _, probabilities in (answer, expected)
+            ]
+            same += int((found[0] == found[1]).all(axis=(1, 2)).sum())
+        if difference <= TOLERANCE and away <= BOX_TOLERANCE:
+            return difference, same, None
+        return (
+            difference,
+            same,
+            (
+                f"expected the Keras model's presence and probabilities within {TOLERANCE}, and "
+                f"its boxes within {BOX_TOLERANCE} pixels; received: differences of "
+                f"{difference:.1e} and {away:.1e}."
+            ),
+        )
 
 
 def export_model(
@@ -134,6 +222,11 @@ def export_model(
         return _export_in_tensorflow(keras_path, Path(out_dir), formats, quantize)
     _require_packages(kinds)
     opened = _open(keras_path)
+    if isinstance(opened, _Detector) and (fixed := [kind for kind in kinds if "litert" in kind]):
+        raise DigitNetError(
+            f"format: expected saved_model, onnx or openvino for a reader, whose pages have any "
+            f"size; received: {', '.join(fixed)}, whose sizes are fixed."
+        )
     out_dir = Path(out_dir)
     if kinds != ["saved_model"]:  # which has its names inside
         _refuse_other_names(out_dir, opened)
@@ -171,10 +264,25 @@ def _require_packages(kinds: list[str]) -> None:
 
 def _open(keras_path: Path) -> _Model:
     inference = runtimes.load_inference_model(keras_path)
-    classes = class_names(keras_path.parent, inference.output_shape[1])
     dataset = _dataset_of(keras_path)
-    probabilities = inference.predict(dataset.test.images, batch_size=_BATCH, verbose=0)
-    return _Model(keras_path, inference, classes, dataset, probabilities)
+    runtime = runtimes.open_keras(keras_path)
+    classes = class_names(keras_path.parent, runtime.num_classes)
+    batches = _pages(dataset) if runtime.is_reader else _batches(dataset)
+    answers = tuple(runtime.predict_batch(batch) for batch in batches)
+    kind = _Detector if runtime.is_reader else _Model
+    return kind(keras_path, inference, classes, dataset, batches, answers)
+
+
+def _batches(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    images = dataset.test.images
+    return tuple(images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+
+
+def _pages(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    """Lines of test images as a reader looks at them, one by one: each has a size of its own."""
+    random = np.random.default_rng(0)
+    lines = (write_line(dataset.test, random) for _ in range(_PAGES))
+    return tuple(canvas(line.picture, 24 / line.picture.shape[0]) for line in lines)
 
 
 def _dataset_of(keras_path: Path) -> Dataset:
@@ -200,7 +308,7 @@ def _refuse_other_names(out_dir: Path, model: _Model) -> None:
             f"{out_dir}: expected a folder for exports; received: that of another "
             f"{model.path.name}. Name another folder."
         )
-    found = class_names(out_dir, model.inference.output_shape[1])
+    found = class_names(out_dir, model.num_classes)
     if found is None or found != model.classes:
         raise DigitNetError(
             f"{out_dir / 'config.json'}: expected the classes of the exported model, "
@@ -230,17 +338,12 @@ def _verified(
         size: Bytes.
         runtime: The artifact, under its temporary name.
     """
-    images = model.dataset.test.images
-    answers = [
-        runtime.predict_batch(images[start : start + _BATCH])
-        for start in range(0, len(images), _BATCH)
-    ]
-    probabilities, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-    difference = float(np.abs(probabilities - model.probabilities).max())
-    same = int((labels == model.labels).sum())
-    if problem := _disagreement(model, kind, difference, labels):
+    answers = [runtime.predict_batch(batch) for batch in model.batches]
+    difference, same, problem = model.compared(kind, answers)
+    if problem:
         raise DigitNetError(f"{path}: {problem} It was not kept.")
-    return Artifact(kind, path, size, model.dataset.name, len(images), difference, same)
+    count = sum(map(len, model.batches))
+    return Artifact(kind, path, size, model.dataset.name, count, difference, same)
 
 
 def _disagreement(model: _Model, kind: str, difference: float, labels: np.ndarray) -> str | None:
@@ -284,7 +387,7 @@ def _written(kind: str, model: _Model, out_dir: Path) -> Artifact:
 def _write_saved_model(model: _Model, out_dir: Path) -> Artifact:
     servable_dir = out_dir / SERVABLE_NAME
     with temporary_beside(servable_dir / "new") as temporary:
-        _save(model.inference, temporary, image_bytes=True)
+        _save(model, temporary, image_bytes=model.takes_bytes)
         (temporary / "assets.extra").mkdir()
         _copy_config(model.path, temporary / "assets.extra")
         _write_warmup_requests(model, temporary / "assets.extra")
@@ -293,10 +396,10 @@ def _write_saved_model(model: _Model, out_dir: Path) -> Artifact:
         return dataclasses.replace(artifact, path=publish_version(temporary, servable_dir))
 
 
-def _save(inference: keras.Model, folder: Path, image_bytes: bool) -> None:
+def _save(model: _Model, folder: Path, image_bytes: bool) -> None:
     """A SavedModel with `serving_default`, and on request with `image_bytes`."""
     archive = keras.export.ExportArchive()
-    serve = _serving_function(inference)
+    serve = _serving_function(model)
     archive.add_endpoint("serving_default", serve)
     if image_bytes:
         archive.add_endpoint("image_bytes", _serving_function_of_bytes(serve))
@@ -308,16 +411,13 @@ def _save(inference: keras.Model, folder: Path, image_bytes: bool) -> None:
         raise OSError(error.message.split("; ")[-1]) from error
 
 
-def _serving_function(inference: keras.Model) -> Any:
+def _serving_function(model: _Model) -> Any:
     """A TensorFlow function from `images` to the named outputs of every artifact."""
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, "images")])
+    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape], tf.uint8, "images")])
     def serve(images: Any) -> dict[str, Any]:
-        probabilities = inference(images)
-        # TensorFlow's own: Keras's argmax minds -0.0 with operations that ONNX lacks.
-        label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        return {"probabilities": tf.identity(probabilities), "label": label}
+        return model.named(images)
 
     return serve
 
@@ -360,13 +460,11 @@ def _write_warmup_requests(model: _Model, folder: Path) -> None:
         return
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-    images = model.dataset.test.images
-    picture = tf.io.encode_png(images[0]).numpy()
-    requests = [
-        ("serving_default", "images", images[:1]),
-        ("serving_default", "images", images[:32]),
-        ("image_bytes", "image_bytes", np.array([picture], object)),
-    ]
+    first = model.batches[0]
+    requests = [("serving_default", "images", first[:1]), ("serving_default", "images", first[:32])]
+    if model.takes_bytes:
+        picture = tf.io.encode_png(first[0]).numpy()
+        requests.append(("image_bytes", "image_bytes", np.array([picture], object)))
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
         for signature, name, value in requests:
             request = predict_pb2.PredictRequest(
@@ -380,7 +478,7 @@ def _write_warmup_requests(model: _Model, folder: Path) -> None:
 def _write_onnx(model: _Model, out_dir: Path) -> Artifact:
     import onnx
 
-    proto = _onnx(model.inference)
+    proto = _onnx(model)
     return _written_file(
         model,
         "onnx",
@@ -390,13 +488,13 @@ def _write_onnx(model: _Model, out_dir: Path) -> Artifact:
     )
 
 
-def _onnx(inference: keras.Model) -> Any:
+def _onnx(model: _Model) -> Any:
     import onnx
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     proto, _ = tf2onnx.convert.from_function(
-        serve := _serving_function(inference), serve.input_signature, opset=17
+        serve := _serving_function(model), serve.input_signature, opset=17
     )
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -405,7 +503,7 @@ def _onnx(inference: keras.Model) -> Any:
 
 
 def _write_litert(model: _Model, out_dir: Path) -> Artifact:
-    content = _litert(model.inference)
+    content = _litert(model)
     return _written_file(
         model,
         "litert",
@@ -415,16 +513,16 @@ def _write_litert(model: _Model, out_dir: Path) -> Artifact:
     )
 
 
-def _litert(inference: keras.Model) -> bytes:
+def _litert(model: _Model) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, native_notes_dropped():
-        _save(inference, Path(folder), image_bytes=False)
+        _save(model, Path(folder), image_bytes=False)
         return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
 
 
 def _write_litert_int8(model: _Model, out_dir: Path) -> Artifact:
-    content = _quantized(_litert(model.inference), model.dataset.train.images)
+    content = _quantized(_litert(model), model.dataset.train.images)
     return _written_file(
         model,
         "litert int8",
@@ -470,7 +568,7 @@ def _quantized(content: bytes, images: np.ndarray) -> bytes:
 def _write_openvino(model: _Model, out_dir: Path) -> Artifact:
     with temporary_beside(out_dir / "openvino") as temporary:
         temporary.mkdir()
-        _save_openvino(model.inference, temporary / "model.xml")
+        _save_openvino(model, temporary / "model.xml")
         runtime = runtimes.open_openvino(temporary / "model.xml")
         path = out_dir / "model.xml"
         artifact = _verified(model, "openvino", path, _size(temporary), runtime)
@@ -481,11 +579,11 @@ def _write_openvino(model: _Model, out_dir: Path) -> Artifact:
         return artifact
 
 
-def _save_openvino(inference: keras.Model, path: Path) -> None:
+def _save_openvino(model: _Model, path: Path) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
-        _save(inference, Path(folder), image_bytes=False)
+        _save(model, Path(folder), image_bytes=False)
         network = openvino.Core().read_model(folder)
         openvino.save_model(network, path, compress_to_fp16=False)
 

@@ -162,7 +162,7 @@ def open_keras(path: Path) -> Runtime:
     inference = load_inference_model(path)
     if isinstance(inference.output, dict):
         num_classes = inference.output["probabilities"].shape[-1]
-        return Runtime(str(path), _in_few_shapes(inference), num_classes, READER_OUTPUTS)
+        return Runtime(str(path), _page_reader(inference), num_classes, READER_OUTPUTS)
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.asarray(inference.predict_on_batch(images))
@@ -171,14 +171,21 @@ def open_keras(path: Path) -> Runtime:
     return Runtime(str(path), predict_batch, inference.output_shape[1])
 
 
-def _in_few_shapes(inference: "keras.Model") -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
-    """Computes pages of any size in some fixed ones: a backend may compile each shape anew."""
+def _page_reader(inference: "keras.Model") -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """Computes pages of any size; on JAX in some fixed ones, since it compiles each shape anew.
+
+    There what is more goes on below and at the right as the page's margin ends.
+    """
+    import keras
+
+    in_few_shapes = keras.backend.backend() == "jax"
 
     def predict_batch(pages: np.ndarray) -> tuple[np.ndarray, ...]:
         height, width = pages.shape[1:3]
-        more = [(0, _fixed_side(side) - side) for side in (height, width)]
-        padded = np.pad(pages, ((0, 0), *more, (0, 0)), mode="edge")
-        found = inference.predict_on_batch(padded)
+        if in_few_shapes:
+            more = [(0, _fixed_side(side) - side) for side in (height, width)]
+            pages = np.pad(pages, ((0, 0), *more, (0, 0)), mode="edge")
+        found = inference.predict_on_batch(pages)
         cells = np.s_[:, : -(-height // 4), : -(-width // 4)]
         return tuple(np.asarray(found[name])[cells] for name in READER_OUTPUTS)
 
