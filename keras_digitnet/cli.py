@@ -565,8 +565,8 @@ def _pictures_and_model(
     as_csv: bool,
 ) -> "tuple[list[str], Classifier]":
     """The pictures that are meant, and what reads them."""
-    from keras_digitnet.images import find_pictures
     from keras_digitnet.inference import load
+    from keras_digitnet.picture_files import find_pictures
 
     if as_json and as_csv:
         raise DigitNetError("expected --json or --csv; received: both.")

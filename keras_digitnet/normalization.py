@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import SIDE, name_of, read_grey
+from keras_digitnet.images import SIDE, described, name_of, read_grey
 
 if TYPE_CHECKING:
     from keras_digitnet.images import Picture
@@ -34,10 +34,12 @@ def normalize_digit(picture: "Picture") -> np.ndarray:
     A 28x28 picture, light on dark, whose mass lies within a pixel of the
     centre has that form already and comes back unchanged.
 
+    Training brings the pictures of a data set into this form too, so that a
+    network sees in `predict` what it was trained on.
+
     Args:
-        picture: A file's path or content, a Pillow image, or an array of
-            `(H, W)`, `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA; dark on
-            light or light on dark.
+        picture: As for `read_grey`: a file's path or content, an open file, a
+            Pillow image, or an array; dark on light or light on dark.
 
     Returns:
         `(28, 28)` uint8.
@@ -52,7 +54,7 @@ def normalize_digit(picture: "Picture") -> np.ndarray:
     if not ink.any():
         raise DigitNetError(
             f"{name_of(picture)}: no ink found: expected a digit that stands out from its paper; "
-            f"received: {grey.shape[1]}x{grey.shape[0]} pixels without one."
+            f"received: {described(grey)} without one."
         )
     return draw_digit(ink, narrowed=_usual_narrowing(ink, grey))
 
@@ -134,6 +136,15 @@ def darkness(grey: np.ndarray, beyond: bool = False) -> np.ndarray:
     smooth = cv2.GaussianBlur(grey, (0, 0), blur)
     missing = cv2.subtract(paper, smooth).astype(np.float32)
     return missing / np.maximum(paper, 32)  # noise in black shadow is no ink
+
+
+def is_light_on_dark(grey: np.ndarray) -> bool:
+    """Whether `normalize_digit` takes what is light in a picture for its ink.
+
+    Args:
+        grey: `(H, W)` uint8.
+    """
+    return _first_look(shrunk(grey, _LARGEST))[1]
 
 
 def _first_look(grey: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import name_of, open_upright, read_grey
+from keras_digitnet.images import described, name_of, open_upright, read_grey
 from keras_digitnet.normalization import (
     cropped,
     darkness,
@@ -171,7 +171,7 @@ def read(
     if not lines:
         raise DigitNetError(
             f"{name_of(picture)}: no ink found: expected digits that stand out from their paper; "
-            f"received: {grey.shape[1]}x{grey.shape[0]} pixels without one."
+            f"received: {described(grey)} without one."
         )
     scale = grey.shape[0] / working.shape[0], grey.shape[1] / working.shape[1]
     found = [
