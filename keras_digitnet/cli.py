@@ -636,8 +636,8 @@ def _pictures_and_team(
 ) -> "tuple[list[str], Team]":
     """The pictures that are meant, and what reads them."""
     from keras_digitnet.finding import Reader
-    from keras_digitnet.images import find_pictures
     from keras_digitnet.inference import load
+    from keras_digitnet.picture_files import find_pictures
     from keras_digitnet.reader import team
 
     if as_json and as_csv:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -30,8 +31,29 @@ def _is_count(value: object, low: int = 1, high: float = math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
+def _plain(value: Any) -> Any:
+    """A setting in Python's own types, which JSON can hold, whichever library it came from."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy's scalars and arrays, and those of JAX and torch
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, numbers.Real) and not isinstance(value, int | float):
+        try:
+            return int(value) if isinstance(value, numbers.Integral) else float(value)
+        except OverflowError:
+            pass
+    return value
+
+
 class _Record:
     """JSON round trip for a frozen dataclass."""
+
+    def _make_plain(self) -> None:
+        """Brings each field into Python's own types."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
@@ -91,11 +113,11 @@ class ModelConfig(_Record):
     num_classes: int = 10
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for name in ("widths", "depths"):
             sizes = getattr(self, name)
             listed = isinstance(sizes, list | tuple) and len(sizes) > 0
             _check(listed and all(map(_is_count, sizes)), name, "whole numbers of 1 or more", sizes)
-            object.__setattr__(self, name, tuple(sizes))  # JSON has lists only
         _check(
             len(self.widths) == len(self.depths),
             "depths",
@@ -151,13 +173,13 @@ class ReaderConfig(_Record):
     num_classes: int = 10
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for name, count in (("widths", 2), ("depths", 3), ("page", 2)):
             sizes = getattr(self, name)
             listed = isinstance(sizes, list | tuple) and len(sizes) == count
             _check(
                 listed and all(map(_is_count, sizes)), name, f"{count} numbers of 1 or more", sizes
             )
-            object.__setattr__(self, name, tuple(sizes))  # JSON has lists only
         for name in ("kernel_size", "expansion", "pages", "validation_pages"):
             _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
         _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
@@ -274,6 +296,7 @@ class TrainConfig(_Record):
     model: ModelConfig | ReaderConfig | None = None
 
     def __post_init__(self) -> None:
+        self._make_plain()
         named = isinstance(self.preset, str) and self.preset in PRESETS
         _check(named, "preset", f"one of {', '.join(PRESETS)}", self.preset)
         preset = PRESETS[self.preset]

@@ -29,11 +29,20 @@ def is_normalized(grey: np.ndarray) -> bool:
 
     if grey.shape != (SIDE, SIDE):
         return False
-    edge = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    mass = cv2.subtract(grey, float(np.median(edge)))  # the ground, if not black, has no weight
-    if not mass.any() or np.median(edge) > grey.mean():
+    mass = cv2.subtract(grey, _ground(grey))  # the ground, if not black, has no weight
+    if not mass.any() or not is_light_on_dark(grey):
         return False
     return all(12.5 <= position <= 15 for position in _centre_of_mass(mass))
+
+
+def is_light_on_dark(grey: np.ndarray) -> bool:
+    """Whether the edge of a `(H, W)` picture is darker than what it holds."""
+    return _ground(grey) <= grey.mean()
+
+
+def _ground(grey: np.ndarray) -> float:
+    edge = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    return float(np.median(edge))
 
 
 def digit_in(grey: np.ndarray, box: Box) -> np.ndarray:

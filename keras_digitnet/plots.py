@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,8 +16,12 @@ from keras_digitnet.pages import Page
 
 _TRAINING, _VALIDATION = "#4477aa", "#cc6611"
 _MOST_CLASSES_WITH_COUNTS = 30
+_LONGEST_NAME = 24
+# Names of classes and data sets are somebody's text, and no formula whatever it holds.
+_text_as_it_is = rc_context({"text.parse_math": False, "text.usetex": False})
 
 
+@_text_as_it_is
 def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     """Loss and accuracy over the epochs, training beside validation.
 
@@ -41,6 +46,7 @@ def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     return figure
 
 
+@_text_as_it_is
 def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str) -> Figure:
     """Counts of answers for each true class; only the mistakes are coloured.
 
@@ -64,13 +70,14 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str)
     if number <= _MOST_CLASSES_WITH_COUNTS:
         for row, column in np.ndindex(counts.shape):
             _write_count(axes, int(counts[row, column]), row, column, most)
-    longest = max(map(len, classes))
-    axes.set_xticks(range(number), classes, rotation=90 if longest > 3 else 0)
-    axes.set_yticks(range(number), classes)
+    names = list(map(_shortened, classes))
+    axes.set_xticks(range(number), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    axes.set_yticks(range(number), names)
     axes.set(xlabel="answer", ylabel="truth", title=title)
     return figure
 
 
+@_text_as_it_is
 def plot_mistakes(
     images: np.ndarray,
     labels: np.ndarray,
@@ -102,8 +109,8 @@ def plot_mistakes(
     for axes, index in zip(grid.flat, worst, strict=False):
         axes.imshow(images[index, ..., 0], cmap="gray", vmin=0, vmax=255)
         axes.set_title(
-            f"truth {classes[labels[index]]}\n"
-            f"guess {classes[answers[index]]} ({confidence[index]:.0%})",
+            f"truth {_shortened(classes[labels[index]])}\n"
+            f"guess {_shortened(classes[answers[index]])} ({confidence[index]:.0%})",
             fontsize=9,
         )
     shown = f"the {len(worst)} surest of {len(wrong)} mistakes" if len(wrong) else "no mistake"
@@ -169,6 +176,7 @@ def plot_lines(
     return figure
 
 
+@_text_as_it_is
 def save_figure(figure: Figure, path: Path) -> None:
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -197,3 +205,7 @@ def _write_count(axes: Axes, count: int, row: int, column: int, most: int) -> No
     colour = "white" if not right and count > 0.6 * most else "black"
     weight = "normal" if right else "bold"
     axes.text(column, row, f"{count}", ha="center", va="center", color=colour, weight=weight)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

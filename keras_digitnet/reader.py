@@ -1,5 +1,6 @@
 """Pictures of digits: where each is, and what it says."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.finding import SMALLEST, Character, Reader, in_lines
-from keras_digitnet.images import name_of, open_upright, read_grey
+from keras_digitnet.images import described, name_of, open_upright, read_grey
 from keras_digitnet.inference import Classifier, load, load_classifier
 from keras_digitnet.normalization import digit_in, is_normalized
 
@@ -178,7 +179,7 @@ def read(
     lines = _find(grey, reading_team.reader, smallest)
     if not lines:
         raise _nothing(picture, grey)
-    found = [Found(digit_in(grey, each.box), each) for line in lines for each in line]
+    found = list(itertools.chain(*lines))
     digits = tuple(
         _digit(each, probabilities, reading_team.classes, min_confidence)
         for each, probabilities in zip(found, reading_team.name(found), strict=True)
@@ -192,12 +193,13 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     """One digit in MNIST's form: light on black, fit to 20x20, centred in 28x28 by its mass.
 
     A 28x28 picture, light on dark, whose mass lies within a pixel of the
-    centre has that form already and comes back unchanged.
+    centre has that form already and comes back unchanged. Training brings the
+    pictures of a data set into this form too, so that a network sees in
+    `predict` what it was trained on.
 
     Args:
-        picture: A file's path or content, a Pillow image, or an array of
-            `(H, W)`, `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA; dark on
-            light or light on dark.
+        picture: As for `read_grey`: a file's path or content, an open file, a
+            Pillow image, or an array; dark on light or light on dark.
         reader: Finds the digit; else the shipped one.
 
     Returns:
@@ -206,7 +208,10 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     Raises:
         DigitNetError: It is no picture, or there is no digit in it, or several.
     """
-    return find_digit(picture, team() if reader is None else Team(reader, None)).image
+    grey = read_grey(picture)
+    if is_normalized(grey):
+        return grey
+    return _only(picture, grey, reader or team().reader).image
 
 
 def find_digit(picture: "Picture", reading_team: Team) -> Found:
@@ -216,38 +221,44 @@ def find_digit(picture: "Picture", reading_team: Team) -> Found:
         DigitNetError: It is no picture, or there is no digit in it, or several.
     """
     grey = read_grey(picture)
-    if is_normalized(grey):
-        return Found(grey, None if reading_team.classifier else _only(picture, grey, reading_team))
-    character = _only(picture, grey, reading_team)
-    return Found(digit_in(grey, character.box), character)
+    if reading_team.classifier and is_normalized(grey):
+        return Found(grey)
+    return _only(picture, grey, reading_team.reader)
 
 
-def _only(picture: "Picture", grey: np.ndarray, reading_team: Team) -> Character:
-    lines = _find(grey, reading_team.reader)
-    if not lines:
+def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
+    found = list(itertools.chain(*_find(grey, reader)))
+    if not found:
         raise _nothing(picture, grey)
-    if (count := sum(map(len, lines))) > 1:
+    if len(found) > 1:
         raise DigitNetError(
-            f"{name_of(picture)}: expected one digit; received: {count} of them. "
+            f"{name_of(picture)}: expected one digit; received: {len(found)} of them. "
             "Read a number with: keras-digitnet read"
         )
-    return lines[0][0]
+    return found[0]
 
 
-def _find(
-    grey: np.ndarray, reader: Reader | None, smallest: float = SMALLEST
-) -> list[list[Character]]:
-    """The characters in lines; without a reader, all ink together is one."""
-    if reader is not None:
-        return in_lines(reader.find(grey, smallest))
-    whole = Character((0, 0, grey.shape[1], grey.shape[0]), 1.0, np.zeros(0))
-    return [[whole]] if digit_in(grey, whole.box).any() else []
+def whole(grey: np.ndarray) -> Found:
+    """All ink of a picture as one character in MNIST's form; black where there is none."""
+    if is_normalized(grey):
+        return Found(grey)
+    box = (0.0, 0.0, float(grey.shape[1]), float(grey.shape[0]))
+    return Found(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
+
+
+def _find(grey: np.ndarray, reader: Reader | None, smallest: float = SMALLEST) -> list[list[Found]]:
+    """What is to be named, in lines; without a reader, all ink together is one character."""
+    if reader is None:
+        only = whole(grey)
+        return [[only]] if only.image.any() else []
+    lines = in_lines(reader.find(grey, smallest))
+    return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 
 def _nothing(picture: "Picture", grey: np.ndarray) -> DigitNetError:
     return DigitNetError(
         f"{name_of(picture)}: no digit found: expected digits that stand out from their paper; "
-        f"received: {grey.shape[1]}x{grey.shape[0]} pixels without one."
+        f"received: {described(grey)} without one."
     )
 
 

@@ -33,7 +33,8 @@ from tf_serving import http_server
 import keras_digitnet as kd
 from keras_digitnet.artifacts import RunFolder, read_json
 from keras_digitnet.config import ModelConfig, TrainConfig
-from keras_digitnet.data import load_dataset, read_idx
+from keras_digitnet.data import load_dataset
+from keras_digitnet.data.idx import read_idx
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.images import read_image
 from keras_digitnet.inference import Classifier, class_names, predict_files

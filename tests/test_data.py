@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_digitnet import data
-from keras_digitnet.data import Split, load_dataset
+from keras_digitnet.data import Dataset, Split, downloads, load_dataset, named
 from keras_digitnet.errors import DigitNetError
 
 MakeImages = Callable[[int], Split]
@@ -219,7 +218,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(data, "_KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(downloads, "KERAS_DATASETS", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
     yield root
@@ -235,7 +234,7 @@ def test_mnist_is_downloaded_once_and_checked(
         load_dataset("mnist")
     assert not list(published.parent.glob("keras/**/*.npz"))  # what is wrong is not kept
     right = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(data, "_MNIST_SHA256", right)
+    monkeypatch.setattr(named, "_MNIST_SHA256", right)
     first = load_dataset("mnist")
     path.unlink()
     assert load_dataset("auto").fingerprint() == first.fingerprint()
@@ -247,30 +246,30 @@ def test_fashion_mnist_is_downloaded_with_its_names(
     images, labels = random_images(100).images[..., 0], np.arange(100) % 10
     save_idx_folder(published, images, labels, suffix=".gz")
     hashes = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in published.iterdir()}
-    assert hashes.keys() == data._FASHION_MNIST_MD5.keys()
-    monkeypatch.setattr(data, "_FASHION_MNIST_MD5", hashes)
+    assert hashes.keys() == named._FASHION_MNIST_MD5.keys()
+    monkeypatch.setattr(named, "_FASHION_MNIST_MD5", hashes)
     dataset = load_dataset("fashion_mnist", validation_size=0.1)
     assert dataset.name == "fashion_mnist"
     assert dataset.classes[:2] == ("T-shirt/top", "Trouser")
 
 
 def test_a_slow_download_ends(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(downloads, "DOWNLOAD_SECONDS", 0.3)
     with pytest.raises(DigitNetError, match=r"received: not done in 0 s\. .*--data PATH"):
-        data._cached("slow.npz", "sha256", "0" * 64)
+        downloads.cached("slow.npz", "sha256", "0" * 64)
     assert not list(published.parent.glob("keras/**/*slow.npz"))
 
 
 @pytest.mark.usefixtures("published")
 def test_a_server_that_speaks_no_http_is_a_missing_network() -> None:
     with pytest.raises(DigitNetError, match="expected to download it"):
-        data._cached("garbage.npz", "sha256", "0" * 64)
+        downloads.cached("garbage.npz", "sha256", "0" * 64)
 
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port where nobody listens, and an empty Keras cache."""
-    monkeypatch.setattr(data, "_KERAS_DATASETS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(downloads, "KERAS_DATASETS", "http://127.0.0.1:9/")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
 
@@ -468,7 +467,7 @@ def test_a_class_that_only_test_has_is_refused(tmp_path: Path) -> None:
         load_dataset(str(tmp_path))
 
 
-def test_real_mnist_is_what_was_published(mnist: data.Dataset) -> None:
+def test_real_mnist_is_what_was_published(mnist: Dataset) -> None:
     """The md5 of the published, unpacked t10k-images-idx3-ubyte."""
     assert mnist.classes == tuple("0123456789")
     content = idx(mnist.test.images[..., 0])

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import find_pictures, read_grey, read_image
+from keras_digitnet.images import read_grey, read_image
+from keras_digitnet.picture_files import find_pictures
 
 
 def test_pictures_are_found_in_folders_of_folders_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""CSV files with an image a row: its label and its 784 pixels, as Kaggle has MNIST."""
+
+import csv
+import gzip
+import io
+import itertools
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from keras_digitnet.data.files import unpacks_to_too_much
+from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.images import SIDE
+
+SUFFIXES = (".csv", ".csv.gz")
+LABELS = ("label", "labels", "class", "target", "digit", "y")
+
+_PIXELS = SIDE * SIDE
+_ROW_NUMBERS = ("", "index", "id", "imageid", "unnamed: 0")
+_LONGEST_LINE = 1 << 20
+_LINES = 2000  # that are parsed at a time
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What a file's columns are: where the label is, if anywhere, and where the pixels."""
+
+    delimiter: str
+    label: int | None
+    pixels: list[int]
+    has_header: bool
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has so many columns that they may be pixels."""
+    try:
+        return len(_columns(next(_lines(path), "")).pixels) > 50
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error):
+        return False
+
+
+def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
+    """The images `(N, 28, 28)` uint8, and their labels as they are written, if there are any.
+
+    Raises:
+        DigitNetError: It is no such file, is damaged, or unpacks to too much.
+    """
+    try:
+        lines = _lines(path)
+        first = next(lines, "")
+        columns = _columns(first)
+        if len(columns.pixels) != _PIXELS:
+            raise ValueError(f"{len(columns.pixels)} columns beside the label")
+        rows = lines if columns.has_header else itertools.chain([first], lines)
+        images, labels = _read_rows(rows, columns)
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
+        raise DigitNetError(
+            f"{path}: expected a CSV file with a column for the label and {_PIXELS} for the pixels "
+            f"of 28x28, whole numbers from 0 to 255; received: {first_line(error)}."
+        ) from None
+    return images, labels
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines that hold something."""
+    with path.open("rb") as start:
+        packed = start.read(2) == b"\x1f\x8b"
+    raw = cast(BinaryIO, (gzip.open if packed else open)(path, "rb"))
+    unpacked = 0
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None) as file:
+        while line := file.readline(_LONGEST_LINE):
+            unpacked += len(line)
+            if len(line) == _LONGEST_LINE or (packed and unpacks_to_too_much(unpacked, path)):
+                raise ValueError(f"a line, or in all, more than {unpacked:,} characters")
+            if line.strip():
+                yield line.rstrip("\n")
+
+
+def _columns(first: str) -> _Columns:
+    """What the columns are, by the first line: their names, or else an image, the label first.
+
+    What is no number from 0 to 255 is no pixel but a name; pandas calls columns by numbers.
+    """
+    delimiter = max(",;\t", key=first.count)
+    (names,) = csv.reader([first], delimiter=delimiter) if first else ([""],)
+    plain = [name.strip().lower() for name in names]
+    has_header = not all(map(_may_be_pixel, plain[1:])) or plain[0] in LABELS
+    count = range(len(plain))
+    if not has_header:
+        label = 0 if len(plain) != _PIXELS else None
+        return _Columns(delimiter, label, [i for i in count if i != label], False)
+    label = next((plain.index(name) for name in LABELS if name in plain), None)
+    numbered = [i for i in count if plain[i] in _ROW_NUMBERS]
+    if label is None and len(plain) - len(numbered) == _PIXELS + 1:
+        label = next(i for i in count if i not in numbered)
+    pixels = [i for i in count if i != label and i not in numbered]
+    return _Columns(delimiter, label, pixels, True)
+
+
+def _may_be_pixel(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 255
+    except ValueError:
+        return False
+
+
+def _read_rows(lines: Iterator[str], columns: _Columns) -> tuple[np.ndarray, list[str] | None]:
+    parts: list[np.ndarray] = []
+    labels: list[str] = []
+    first_row = 1
+    while rows := list(itertools.islice(lines, _LINES)):
+        try:
+            parts.append(_pixels(rows, columns))
+            if columns.label is not None:
+                labels += [_field(row, columns) for row in rows]
+        except ValueError as error:
+            last_row = first_row + len(rows) - 1
+            raise ValueError(f"in rows {first_row} to {last_row}, {first_line(error)}") from None
+        first_row += len(rows)
+    if not parts:
+        raise ValueError("no row")
+    images = np.concatenate(parts).reshape(-1, SIDE, SIDE)
+    return images, labels if columns.label is not None else None
+
+
+def _pixels(rows: list[str], columns: _Columns) -> np.ndarray:
+    """`(N, 784)` uint8."""
+
+    def parsed(dtype: type) -> np.ndarray:
+        return np.loadtxt(
+            rows, dtype, comments=None, delimiter=columns.delimiter, usecols=columns.pixels,
+            quotechar='"', ndmin=2,
+        )  # fmt: skip
+
+    try:
+        return parsed(np.uint8)
+    except ValueError:
+        values = parsed(np.float64)  # of some programs' whole numbers: 0.0
+    if not (values.min() >= 0 and values.max() <= 255 and (values == np.round(values)).all()):
+        raise ValueError(f"values from {values.min():g} to {values.max():g}")
+    return values.astype(np.uint8)
+
+
+def _field(row: str, columns: _Columns) -> str:
+    """The label of a row; taking apart all of it, as quotes ask for, takes much longer."""
+    assert columns.label is not None
+    if '"' in row:
+        (fields,) = csv.reader([row], delimiter=columns.delimiter)
+        return fields[columns.label].strip()
+    if columns.label < len(columns.pixels) / 2:
+        return row.split(columns.delimiter, columns.label + 1)[columns.label].strip()
+    return row.split(columns.delimiter)[columns.label].strip()

@@ -1,0 +1,127 @@
+"""IDX files, in which MNIST and its relatives are published."""
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from keras_digitnet.data import emnist
+from keras_digitnet.data.files import entries, listed, name_of_set, split_of, unpacks_to_too_much
+from keras_digitnet.data.splits import Source, Split
+from keras_digitnet.errors import DigitNetError
+
+_FILE = re.compile(
+    r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[-.]idx[13]-ubyte(\.gz)?",
+    re.IGNORECASE,
+)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder holds IDX files of images."""
+    return any(what == "images" for _, _, what in _find(folder))
+
+
+def names_one(path: Path) -> bool:
+    """Whether a path is that of an IDX file, by its name."""
+    return _FILE.fullmatch(path.name) is not None
+
+
+def read(folder: Path) -> Source:
+    """Reads the one set of IDX files in a folder.
+
+    Raises:
+        DigitNetError: There are several sets, one lacks something, or a file is damaged.
+    """
+    found = _find(folder)
+    sets = {name for name, _, what in found if what == "images"}
+    if len(sets) > 1:
+        raise DigitNetError(
+            f"{folder}: expected one data set; received: {listed(sorted(sets))}. "
+            "Put each into a folder of its own."
+        )
+    (name,) = sets
+    splits = {}
+    for split in ("train", "test"):
+        if images_path := found.get((name, split, "images")):
+            if not (labels_path := found.get((name, split, "labels"))):
+                wanted = re.sub("images", "labels", images_path.name, flags=re.IGNORECASE)
+                raise DigitNetError(
+                    f"{images_path}: expected its labels beside it, in "
+                    f"{wanted.replace('idx3', 'idx1')}; there are none."
+                )
+            images = emnist.upright(read_idx(images_path, 3), name)
+            splits[split] = Split(images, read_idx(labels_path, 1))
+    if "train" not in splits:
+        raise DigitNetError(
+            f"{folder}: expected train-images-idx3-ubyte; "
+            f"received: {listed(path.name for path in found.values())}."
+        )
+    return Source(
+        name or name_of_set(folder),
+        str(folder.absolute()),
+        splits,
+        emnist.class_names(folder, name),
+    )
+
+
+def _find(folder: Path) -> dict[tuple[str, str, str], Path]:
+    """The IDX files of a folder by set, split and what they hold.
+
+    Some archives put each file into a folder of its own name, and some people
+    each split into one. Of a file that lies there packed and unpacked, as
+    torchvision leaves it, the latter counts.
+    """
+    found = {}
+    for entry in reversed(entries(folder)):
+        inside = [entry]
+        if entry.is_dir():
+            sought = _FILE.fullmatch(entry.name) or split_of(entry.name)
+            inside = entries(entry)[::-1] if sought else []
+        for path in inside:
+            if (match := _FILE.fullmatch(path.name)) and path.is_file():
+                split = "train" if match["split"].lower() == "train" else "test"
+                found[match["set"].strip("-_. "), split, match["what"].lower()] = path
+    return dict(sorted(found.items()))
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """A uint8 array of so many dimensions from an IDX file, plain or packed by gzip.
+
+    Layout: two zero bytes, the type (8 for uint8), the number of dimensions,
+    each size as a big-endian uint32, the bytes (LeCun, "The MNIST database").
+
+    Raises:
+        DigitNetError: It is no such file, is cut short, or holds too much.
+    """
+    try:
+        with path.open("rb") as start:  # some browsers unpack what they fetch, and keep its name
+            packed = start.read(2) == b"\x1f\x8b"
+        with cast(BinaryIO, (gzip.open if packed else open)(path, "rb")) as file:
+            magic = file.read(4)
+            if magic != bytes((0, 0, 8, dimensions)):
+                raise DigitNetError(
+                    f"{path}: expected an IDX file of uint8 in {dimensions} dimensions (magic "
+                    f"0000080{dimensions}); received: magic {magic.hex() or 'none'}."
+                )
+            header = file.read(4 * dimensions)
+            if len(header) < 4 * dimensions:
+                raise DigitNetError(f"{path}: the IDX header is cut short; get the file again.")
+            shape = struct.unpack(f">{dimensions}I", header)
+            expected = math.prod(shape)
+            # One byte more than expected tells a file that is too long; the
+            # header's word alone never decides how much memory is taken.
+            content = file.read(1 if unpacks_to_too_much(expected, path) else expected + 1)
+    except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
+        raise DigitNetError(f"{path}: expected an IDX file; received: {error}.") from None
+    if len(content) != expected:
+        received = f"{len(content)}" if len(content) < expected else "more"
+        raise DigitNetError(
+            f"{path}: expected {expected} bytes for shape {shape}; received: {received}. "
+            "The file is damaged; get it again."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,0 +1,87 @@
+"""Files and folders of labelled images, in whatever layout they are."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_digitnet.data import class_folders, idx, npz, tables
+from keras_digitnet.data.files import inventory, is_archive, listed, subfolders
+from keras_digitnet.data.splits import Source
+from keras_digitnet.errors import DigitNetError
+
+logger = logging.getLogger(__name__)
+
+# Whether a folder has the layout, and what reads it.
+_LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
+    (idx.is_there, idx.read),
+    (class_folders.is_there, class_folders.read),
+    (tables.is_there, tables.read),
+    (npz.is_there, npz.read_folder),
+)
+# Archives put folders around a data set: MNIST/raw, mnist_png/training.
+_DEPTH = 3
+_TAKEN = (
+    "a folder of images for each class (0/, 1/, ...), with or without train/, test/ and valid/ "
+    "around them; IDX files (train-images-idx3-ubyte ...); train.csv with a label and 784 pixels a "
+    "row; train.parquet with image and label; or a .npz file in Keras's layout"
+)
+
+
+def read(path: Path) -> Source:
+    """Reads the data set that is in a file or a folder.
+
+    Raises:
+        DigitNetError: There is none, there are several, or it is damaged.
+    """
+    try:
+        return _read_folder(path) if path.is_dir() else _read_file(path)
+    except OSError as error:
+        where = error.filename or path
+        raise DigitNetError(
+            f"{where}: expected to read it; received: {error.strerror or error}."
+        ) from None
+
+
+def _read_file(path: Path) -> Source:
+    if tables.names_one(path):
+        return tables.read_file(path)
+    if idx.names_one(path):
+        return idx.read(path.parent)
+    if path.suffix.lower() != ".npz" and is_archive(path):
+        raise DigitNetError(
+            f"{path}: expected a .npz, .csv or .parquet file, or a folder; received: an archive. "
+            "Unpack it and name its folder."
+        )
+    return npz.read(path)
+
+
+def _read_folder(folder: Path) -> Source:
+    found = _search(folder, _DEPTH)
+    if not found:
+        raise DigitNetError(f"{folder}: expected {_TAKEN}; received: {inventory(folder)}.")
+    if len(found) > 1:
+        names = listed(str(place.relative_to(folder)) for place, _ in found)
+        raise DigitNetError(
+            f"{folder}: expected one data set; received: {len(found)}, in {names}. "
+            "Name one of these folders."
+        )
+    ((place, reads),) = found
+    if place != folder:
+        logger.info("%s: the data set is in %s.", folder, place)
+    return reads(place)
+
+
+def _search(folder: Path, depth: int) -> list[tuple[Path, Callable[[Path], Source]]]:
+    """The folders that hold a data set: this one, or else those in it."""
+    for is_there, reads in _LAYOUTS:
+        if is_there(folder):
+            return [(folder, reads)]
+    if depth == 0:
+        return []
+    found = []
+    for place in subfolders(folder):
+        try:
+            found += _search(place, depth - 1)
+        except PermissionError:  # as `inventory` says, if nothing else is found
+            continue
+    return found

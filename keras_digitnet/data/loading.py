@@ -1,0 +1,90 @@
+"""A name or a path to a data set that was found, checked and split."""
+
+import logging
+import os
+
+from keras_digitnet.artifacts import expanded
+from keras_digitnet.data import layouts, named
+from keras_digitnet.data.checks import checked, in_mnist_form, number_classes
+from keras_digitnet.data.downloads import DownloadError
+from keras_digitnet.data.files import as_text
+from keras_digitnet.data.splits import Dataset, Source, stratified_split
+from keras_digitnet.errors import DigitNetError
+
+logger = logging.getLogger(__name__)
+
+
+def load_dataset(source: str = "auto", *, seed: int = 0, validation_size: float = 0.05) -> Dataset:
+    """Finds, checks and splits a data set.
+
+    Pictures come in the form in which `predict` brings a picture to the
+    network (see `normalize_digit`); arrays are taken to have MNIST's form, but
+    for a set that is dark on light, which is inverted.
+
+    Args:
+        source: `auto`, `mnist`, `digits` (scikit-learn's, bundled),
+            `fashion_mnist`; a `.npz` file in Keras's layout (`x_train`,
+            `y_train`, `x_test`, `y_test`), a CSV file with a label and 784
+            pixels a row, a Parquet file with the columns `image` and `label`;
+            or a folder of such files, of IDX files, or of class folders of
+            pictures, with or without `train/`, `test/` and `valid/`. `auto`
+            takes what `KERAS_DIGITNET_DATA` names, else MNIST from Keras's
+            cache or the network, else `digits`.
+        seed: Seeds the validation split; the test images never depend on it.
+        validation_size: Fraction of the training images to hold back, where
+            the set has no validation images of its own.
+
+    Raises:
+        DigitNetError: Nothing usable is there; the message names the file.
+    """
+    found = in_mnist_form(checked(_find(source)))
+    classes, splits = number_classes(found)
+    train, validation, test = (splits.get(name) for name in ("train", "validation", "test"))
+    assert train is not None
+    if test is None:
+        # Never the run's seed: another seed must not learn from these.
+        train, test = stratified_split(train, 0.2, 0, found.source)
+    if validation is None:
+        train, validation = stratified_split(train, validation_size, seed, found.source)
+    else:
+        logger.info("%s: %d validation images of its own.", found.source, len(validation))
+    return Dataset(as_text(found.name), found.source, classes, train, validation, test)
+
+
+def is_at_hand(source: str) -> bool:
+    """Whether `load_dataset(source)` finds its files without a network."""
+    return named.is_at_hand(source) if source in named.NAMED else expanded(source).exists()
+
+
+def _find(source: str) -> Source:
+    if source == "auto":
+        return _auto()
+    if source in named.NAMED:
+        return named.NAMED[source]()
+    path = expanded(source)
+    if path.is_dir() or path.is_file():
+        return layouts.read(path)
+    raise DigitNetError(
+        f"--data: expected auto, {', '.join(named.NAMED)}, a .npz, .csv or .parquet file, or a "
+        f"folder; received: {source!r}, which does not exist."
+    )
+
+
+def _auto() -> Source:
+    if source := os.environ.get("KERAS_DIGITNET_DATA"):
+        if not expanded(source).exists():
+            raise DigitNetError(
+                "KERAS_DIGITNET_DATA: expected a file or folder; "
+                f"received: {source!r}, which does not exist."
+            )
+        # A path, so that a folder called "mnist" is not taken for the data set's name.
+        return layouts.read(expanded(source).absolute())
+    try:
+        return named.mnist()
+    except DownloadError as error:
+        logger.warning(
+            "MNIST cannot be downloaded (%s): using scikit-learn's bundled 8x8 digits instead, "
+            "whose results are not MNIST's. --data PATH names other images.",
+            error.reason,
+        )
+        return named.bundled_digits()

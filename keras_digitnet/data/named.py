@@ -1,0 +1,80 @@
+"""The data sets that have a name here."""
+
+import numpy as np
+
+from keras_digitnet.data import downloads, idx, npz
+from keras_digitnet.data.splits import Source, Split
+from keras_digitnet.images import SIDE
+
+_MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+_FASHION_MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+_FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def mnist() -> Source:
+    path = downloads.cached("mnist.npz", "sha256", _MNIST_SHA256)
+    return Source("mnist", "mnist", npz.read(path).splits, in_mnist_form=True)
+
+
+def fashion_mnist() -> Source:
+    paths = [
+        downloads.cached(f"fashion-mnist/{name}", "md5", digest, downloads.KERAS_DATASETS + name)
+        for name, digest in _FASHION_MNIST_MD5.items()
+    ]
+    splits = idx.read(paths[0].parent).splits
+    names = dict(enumerate(_FASHION_MNIST_CLASSES))
+    return Source("fashion_mnist", "fashion_mnist", splits, names, in_mnist_form=True)
+
+
+def bundled_digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.stack([_mnist_form(image) for image in images.reshape(-1, 8, 8)])
+    return Source("digits", "digits", {"train": Split(images, labels)}, in_mnist_form=True)
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether a data set is there without a network."""
+    needed = {
+        "mnist": ("mnist.npz",),
+        "fashion_mnist": tuple(f"fashion-mnist/{name}" for name in _FASHION_MNIST_MD5),
+        "digits": (),
+    }
+    return all(downloads.cache_path(file).is_file() for file in needed[name])
+
+
+def _mnist_form(image: np.ndarray) -> np.ndarray:
+    """An 8x8 digit of 0 to 16 as MNIST has it: 20x20, centred by mass in 28x28 uint8."""
+    from PIL import Image
+
+    grey = Image.fromarray((image / 16 * 255).astype(np.uint8))
+    digit = np.asarray(grey.resize((20, 20), Image.Resampling.BICUBIC))
+    rows, columns = np.indices(digit.shape)
+    mass = max(int(digit.sum()), 1)
+    top = round(13.5 - float((rows * digit).sum() / mass))
+    left = round(13.5 - float((columns * digit).sum() / mass))
+    top, left = np.clip((top, left), 0, SIDE - 20)
+    canvas = np.zeros((SIDE, SIDE), np.uint8)
+    canvas[top : top + 20, left : left + 20] = digit
+    return canvas
+
+
+# What each name stands for.
+NAMED = {"mnist": mnist, "digits": bundled_digits, "fashion_mnist": fashion_mnist}

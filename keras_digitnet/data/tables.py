@@ -1,0 +1,156 @@
+"""Tables with an image a row, in CSV or Parquet: which of them are one data set, and that set."""
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from keras_digitnet.data import csv_files, emnist, parquet
+from keras_digitnet.data.files import (
+    files,
+    listed,
+    name_of_set,
+    split_of,
+    subfolders,
+    without_split,
+)
+from keras_digitnet.data.pictures import NormalizedPictures
+from keras_digitnet.data.splits import Source, Split
+from keras_digitnet.errors import DigitNetError
+
+logger = logging.getLogger(__name__)
+
+# The tables of one set by their split.
+Tables = dict[str, list[Path]]
+
+
+def names_one(path: Path) -> bool:
+    """Whether a path is that of a table, by its name."""
+    return path.name.lower().endswith((*csv_files.SUFFIXES, *parquet.SUFFIXES))
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder holds tables of images."""
+    return bool(_find(folder))
+
+
+def read(folder: Path) -> Source:
+    """Reads the one set of tables in a folder.
+
+    Raises:
+        DigitNetError: There are several sets, or a file is none of these or damaged.
+    """
+    sets = _find(folder)
+    trained = {name: tables for name, tables in sets.items() if "train" in tables}
+    if len(trained) != 1:
+        paths = [str(path.relative_to(folder)) for path in _paths(trained or sets)]
+        expected = "one data set" if trained else "a table for training, such as train.csv,"
+        raise DigitNetError(
+            f"{folder}: expected {expected}; received: {listed(paths)}. Name one file."
+        )
+    ((name, tables),) = trained.items()
+    for split in ("validation", "test"):
+        others = [found[split] for found in sets.values() if split in found]
+        if split not in tables and len(others) == 1:
+            tables[split] = others[0]
+    return _read(tables, name or name_of_set(folder), folder)
+
+
+def read_file(path: Path) -> Source:
+    """Reads a named table, and for a training table the others of its set that lie beside it."""
+    tables = {"train": [path]}
+    name = without_split(path.name)
+    if split_of(path.name) == "train":
+        tables = _find(path.parent).get(name, {}) | tables
+    return _read(tables, name or name_of_set(path.parent), path)
+
+
+def _find(folder: Path) -> dict[str, Tables]:
+    """The tables in a folder, and in folders of it that are called as a split, by their set.
+
+    The only table of a folder is one for training, whatever it is called.
+    """
+    found: dict[str, Tables] = defaultdict(lambda: defaultdict(list))
+    alone: dict[str, Tables] = {}
+    for split, path in _candidates(folder):
+        name = "" if path.parent != folder else without_split(path.name)
+        if split is None:
+            alone[name or path.stem] = {"train": [path]}
+        elif not _lies_unpacked(path):
+            found[name][split].append(path)
+    return {name: dict(tables) for name, tables in found.items()} or alone
+
+
+def _candidates(folder: Path) -> list[tuple[str | None, Path]]:
+    inside = [(split_of(path.name), path) for path in files(folder)]
+    for place in subfolders(folder):
+        if split := split_of(place.name):
+            inside += [(split, path) for path in files(place)]
+    return [(split, path) for split, path in inside if names_one(path) and _is_table(path)]
+
+
+def _is_table(path: Path) -> bool:
+    """Of a Parquet file its name is enough, so that what it lacks is said."""
+    return path.name.lower().endswith(parquet.SUFFIXES) or csv_files.is_table(path)
+
+
+def _lies_unpacked(path: Path) -> bool:
+    return path.suffix.lower() == ".gz" and path.with_suffix("").is_file()
+
+
+def _paths(sets: dict[str, Tables]) -> list[Path]:
+    return [path for tables in sets.values() for paths in tables.values() for path in paths]
+
+
+def _read(tables: Tables, name: str, where: Path) -> Source:
+    """Reads the tables of a set; one for testing without labels is of no use here."""
+    pictures = NormalizedPictures()
+    splits: dict[str, Split] = {}
+    class_names = None
+    for split, paths in tables.items():
+        images, labels = [], []
+        for path in paths:
+            table = _read_table(path, name, pictures)
+            if table.labels is None:
+                break
+            images.append(table.images)
+            labels += table.labels
+            class_names = class_names or table.class_names
+        else:
+            splits[split] = Split(np.concatenate(images), np.array(labels))
+            continue
+        if split == "train":
+            raise DigitNetError(f"{path}: expected a column called label; there is none.")
+        logger.warning("%s: no column called label, so it is not used.", path)
+    if len(paths := _paths({name: tables})) > 1:
+        logger.info("%s: read %s.", where, listed(str(path) for path in paths))
+    pictures.report(str(where))
+    folder = where if where.is_dir() else where.parent
+    return Source(
+        name,
+        str(where.absolute()),
+        _with_numbers(splits),
+        class_names or emnist.class_names(folder, name),
+        in_mnist_form=all(path.name.lower().endswith(parquet.SUFFIXES) for path in paths),
+    )
+
+
+def _read_table(path: Path, name: str, pictures: NormalizedPictures) -> parquet.Table:
+    if path.name.lower().endswith(parquet.SUFFIXES):
+        return parquet.read(path, pictures)
+    images, labels = csv_files.read(path)
+    return parquet.Table(emnist.upright(images, name), labels, None)
+
+
+def _with_numbers(splits: dict[str, Split]) -> dict[str, Split]:
+    """Labels that are all written as whole numbers, such as 7 and 7.0, as these."""
+    try:
+        labels = {split: part.labels.astype(float) for split, part in splits.items()}
+    except ValueError:
+        return splits
+    if not all(np.isin(values, np.arange(-1000, 100_000)).all() for values in labels.values()):
+        return splits
+    return {
+        split: Split(part.images, labels[split].astype(np.int64)) for split, part in splits.items()
+    }

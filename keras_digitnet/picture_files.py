@@ -1,0 +1,167 @@
+"""Which files are pictures, and which pages they have."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Decoded here.
+_READ = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
+# Not decoded here, but what a person calls a picture: none is passed over without a word.
+_NOT_READ = (
+    *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".svgz", ".pdf"),
+    *(".eps", ".ps", ".ai", ".psd", ".xcf", ".djvu", ".djv", ".dcm", ".ico", ".tga", ".pcx"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".emf", ".wmf", ".exr"),
+    *(".hdr", ".xbm", ".xpm", ".qoi", ".pfm", ".pam"),
+)
+_DECODED_KINDS = {
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "BMP": rb"BM.{4}\0\0\0\0",
+    "GIF": rb"GIF8[79]a",
+    "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+    "WebP": rb"RIFF.{4}WEBP",
+    "PPM": rb"P[1-6]\s(\s|#[^\n]*\n)*\d",
+    "AVIF": rb".{4}ftypavi[fs]",
+}
+_OTHER_KINDS = {
+    "HEIC": rb".{4}ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)",
+    "JPEG 2000": rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "PDF": rb"%PDF-",
+    "PostScript": rb"%!PS",
+    "Photoshop": rb"8BPS",
+    "DjVu": rb"AT&TFORM",
+    "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<svg\b",
+}
+# What the systems of Windows, macOS and network drives leave in folders; none of it is data.
+_LITTER = re.compile(
+    r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin"
+    r"|system volume information",
+    re.IGNORECASE,
+)
+_PAGE = re.compile(r"(.+)#page=([1-9]\d{0,8})", re.DOTALL)
+MOST_PAGES = 1000
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or an operating system's own."""
+    return _LITTER.fullmatch(name) is not None
+
+
+def kind_of(start: bytes) -> str | None:
+    """What kind of picture begins with these bytes, 512 at least; `None` for none that is known."""
+    for kind, signature in (_DECODED_KINDS | _OTHER_KINDS).items():
+        if re.match(signature, start, re.DOTALL):
+            return kind
+    return None
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file is a picture, by its name or else by its content, decoded here or not."""
+    if os.path.splitext(path)[1].lower() in (*_READ, *_NOT_READ):  # noqa: PTH122
+        return True
+    return kind_of(first_bytes(path)) is not None
+
+
+def is_decoded(path: str | Path) -> bool:
+    """Whether a picture is of a kind that is read here, so that one that fails is damaged."""
+    kind = kind_of(first_bytes(path))
+    return kind in _DECODED_KINDS if kind else os.path.splitext(path)[1].lower() in _READ  # noqa: PTH122
+
+
+def first_bytes(path: str | Path) -> bytes:
+    """What a file begins with; nothing where it cannot be read, and of a pipe."""
+    try:
+        if not os.path.isfile(path):  # noqa: PTH113  (a pipe would be waited for)
+            return b""
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(512)
+    except OSError:
+        return b""
+
+
+def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
+    """Files as they are named, and the pictures in folders, in folders of theirs too, by name.
+
+    Each page of a TIFF is a picture of its own: `scan.tif#page=2`. A folder
+    that holds no picture, or cannot be looked into, stands for itself, for
+    `read_image` to say so.
+    """
+    for path in paths:
+        if not os.path.isdir(path):  # noqa: PTH112  (pathlib's raises for some names)
+            yield from _page_names(str(path))
+            continue
+        unreadable: list[OSError] = []
+        empty = True
+        for file in walk(path, unreadable):
+            if is_picture(file):
+                empty = False
+                yield from _page_names(file)
+        yield from (str(error.filename) for error in unreadable)
+        if empty and not unreadable:
+            yield str(path)
+
+
+def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterator[str]:
+    """The files in a folder and in folders of it, links followed, by name, without litter."""
+    seen: set[str] = set()
+    on_error = None if unreadable is None else unreadable.append
+    for place, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder around it
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
+        yield from (str(Path(place, name)) for name in sorted(names) if not is_litter(name))
+
+
+def page_of(path: str) -> tuple[str, int | None]:
+    """The file that a name means, and which of its pages, from 1 on, if it says so."""
+    match = _PAGE.fullmatch(path)
+    if match is None or os.path.lexists(path):  # a file may be called so
+        return path, None
+    return match[1], int(match[2])
+
+
+def count_pages(file: Any) -> list[int]:
+    """The numbers of a TIFF's pages, without the small copies that cameras and scanners add.
+
+    Args:
+        file: A path, or an open file.
+
+    Returns:
+        `[1]` for any other file; one more page where the next is damaged, or
+        there are more than `MOST_PAGES`.
+    """
+    from PIL import Image
+
+    pages: list[int] = []
+    number = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=["TIFF"]) as opened:
+                while number <= MOST_PAGES:
+                    opened.seek(number - 1)
+                    reduced = opened.tag_v2.get(254, 0) & 1  # type: ignore[attr-defined]
+                    pages += [] if reduced else [number]
+                    number += 1
+                pages.append(number)
+    except EOFError:
+        pass
+    except Exception:  # Pillow lets through whatever its decoders raise
+        pages += [number] if number > 1 else []
+    return pages or [1]
+
+
+def _page_names(path: str) -> Iterator[str]:
+    if not path.lower().endswith((".tif", ".tiff")) or len(pages := count_pages(path)) == 1:
+        yield path
+    else:
+        yield from (f"{path}#page={page}" for page in pages)
