@@ -9,10 +9,12 @@ from typing import Any
 
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.finding import SMALLEST
+from keras_digitnet.finding import SMALLEST, Reader
 from keras_digitnet.images import read_image
-from keras_digitnet.inference import require_size
-from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read
+from keras_digitnet.inference import Classifier, require_size
+from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read, team
+
+Model = Classifier | Reader | Team | None  # as `team` takes it
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class FilePrediction:
 
 
 def predict_files(
-    team: Team, paths: Iterable[str], raw: bool = False, batch_size: int = 256
+    model: Model, paths: Iterable[str], raw: bool = False, batch_size: int = 256
 ) -> Iterator[FilePrediction]:
     """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
 
@@ -54,25 +56,26 @@ def predict_files(
     they look like, and are only resized; that takes a classifier.
     """
     require_size(batch_size)
+    readers = team(model)
     paths = iter(paths)
     while group := list(itertools.islice(paths, batch_size)):
         found: list[Found | None] = []
         errors: list[str] = []
         for path in group:
             try:
-                found.append(Found(read_image(path)[0]) if raw else find_digit(path, team))
+                found.append(Found(read_image(path)[0]) if raw else find_digit(path, readers))
                 errors.append("")
             except DigitNetError as error:
                 found.append(None)
                 errors.append(str(error))
-        named = iter(team.name([each for each in found if each]))
+        named = iter(readers.name([each for each in found if each]))
         for path, each, error_text in zip(group, found, errors, strict=True):
             if each is None:
                 yield FilePrediction(path, error=error_text)
             else:
                 probabilities = next(named)
                 confidence = each.presence * float(probabilities.max())
-                yield FilePrediction(path, team.classes[probabilities.argmax()], confidence)
+                yield FilePrediction(path, readers.classes[probabilities.argmax()], confidence)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class FileReading:
 
 
 def read_files(
-    team: Team,
+    model: Model,
     paths: Iterable[str],
     min_confidence: float = 0.0,
     annotated_dir: Path | None = None,
@@ -131,10 +134,11 @@ def read_files(
     With `annotated_dir`, each is also drawn there with its boxes, under its own
     name with `.png`; a name that comes twice is numbered.
     """
+    readers = team(model)
     names: Counter[str] = Counter()
     for path in paths:
         try:
-            reading = read(path, team, min_confidence, smallest)
+            reading = read(path, readers, min_confidence, smallest)
         except DigitNetError as error:
             yield FileReading(path, error=str(error))
             continue

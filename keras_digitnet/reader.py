@@ -1,5 +1,6 @@
 """Pictures of digits: where each is, and what it says."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -124,7 +125,7 @@ def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
 
 
 def team(
-    model: Classifier | Reader | None = None,
+    model: Classifier | Reader | Team | None = None,
     reader: Reader | None = None,
     backend: str | None = None,
 ) -> Team:
@@ -132,7 +133,7 @@ def team(
 
     Args:
         model: A reader; or a classifier, which names what a reader finds; or
-            none for the shipped reader and `base` together.
+            none for the shipped reader and `base` together; or a team.
         reader: Finds for a classifier; else the shipped one, if the classes are
             the ten digits.
         backend: As for `load`, of what is loaded here.
@@ -140,20 +141,31 @@ def team(
     Raises:
         DigitNetError: Classes differ, or a reader is given one to find for it.
     """
+    if isinstance(model, Team):
+        return model
     if isinstance(model, Reader):
         if reader is not None:
             raise DigitNetError("reader: expected none beside a model that is a reader itself.")
         return Team(model, None)
     if reader is None and (model is None or model.classes == tuple("0123456789")):
-        shipped = load(READER, backend)
-        assert isinstance(shipped, Reader)
-        reader = shipped
+        reader = _shipped_reader(backend)
     if model is None:
-        assert reader is not None
-        return Team(reader, load_classifier(CLASSIFIER, backend), together=True)
+        return Team(reader, _shipped_classifier(backend), together=True)
     if reader is not None and reader.named and model.named:
         model.require_classes(reader.classes)
     return Team(reader, model)
+
+
+@functools.cache  # pictures come one by one, and each would load it anew
+def _shipped_reader(backend: str | None) -> Reader:
+    reader = load(READER, backend)
+    assert isinstance(reader, Reader)
+    return reader
+
+
+@functools.cache
+def _shipped_classifier(backend: str | None) -> Classifier:
+    return load_classifier(CLASSIFIER, backend)
 
 
 def read(
@@ -166,7 +178,7 @@ def read(
 
     Args:
         picture: As for `normalize_digit`.
-        model: As for `team`, or a team.
+        model: As for `team`.
         min_confidence: A digit that is less probable becomes `?`.
         smallest: Height of the smallest digits, as a share of the picture's
             longer side.
@@ -174,7 +186,7 @@ def read(
     Raises:
         DigitNetError: It is no picture, or there is no digit in it.
     """
-    reading_team = model if isinstance(model, Team) else team(model)
+    reading_team = team(model)
     grey = read_grey(picture)
     lines = _find(grey, reading_team.reader, smallest)
     if not lines:

@@ -13,10 +13,11 @@ from conftest import TINY
 from PIL import Image
 
 from keras_digitnet import environment
+from keras_digitnet.answers import predict_files
 from keras_digitnet.data import Dataset
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import average, load, predict_files
+from keras_digitnet.inference import average, load
 from keras_digitnet.model import build_model, jit_compile
 
 pytestmark = pytest.mark.backends

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.normalization import normalize_digit, stroke_width
+from keras_digitnet.normalization import stroke_width
+from keras_digitnet.reader import normalize_digit
 
 SEVEN = np.asarray(Image.open(ROOT / "scripts" / "seven.png"))
 
@@ -170,5 +171,5 @@ def test_every_kind_of_pixel_gives_the_same_digit() -> None:
     ids=["white", "black", "one pixel", "a line", "noise"],
 )
 def test_without_ink_there_is_no_digit(picture: np.ndarray) -> None:
-    with pytest.raises(DigitNetError, match="picture: no ink found"):
+    with pytest.raises(DigitNetError, match="picture: no digit found"):
         normalize_digit(picture)

@@ -8,9 +8,9 @@ from conftest import ROOT
 from PIL import Image, ImageDraw
 
 import keras_digitnet as kd
+from keras_digitnet.answers import read_files
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import Classifier
-from keras_digitnet.reader import read_files
 
 # Strokes in a box of 60x100.
 STROKES = {
@@ -165,7 +165,7 @@ def test_a_digit_in_doubt_is_a_question_mark(base: Classifier) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 60_000), (300, 200)])
 def test_without_ink_there_is_nothing_to_read(base: Classifier, shape: tuple[int, int]) -> None:
-    with pytest.raises(DigitNetError, match="picture: no ink found"):
+    with pytest.raises(DigitNetError, match="picture: no digit found"):
         kd.read(np.full(shape, 200, np.uint8), base)
 
 

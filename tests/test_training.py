@@ -17,7 +17,8 @@ from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
-from keras_digitnet.training import Run, batches, learning_rate_at, resume, train
+from keras_digitnet.tasks import batches
+from keras_digitnet.training import Run, learning_rate_at, resume, train
 
 pytestmark = pytest.mark.backends
 
