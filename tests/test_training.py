@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from keras_digitnet import training
+from keras_digitnet import tasks, training
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
@@ -98,7 +98,7 @@ def test_an_epoch_is_so_many_images_whatever_the_batch(
         asked.append(steps)
         raise CrashError
 
-    monkeypatch.setattr(training, "batches", ask)
+    monkeypatch.setattr(tasks, "batches", ask)
     with pytest.raises(CrashError):
         trained(batch_size=batch_size)
     assert asked == [steps]
@@ -191,9 +191,9 @@ def test_the_test_images_stay_closed_on_request(
     trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[Split] = []
-    judge = training._judge
+    judge = tasks._judge
     monkeypatch.setattr(
-        training,
+        tasks,
         "_judge",
         lambda classifier, split: judged.append(split) or judge(classifier, split),
     )
