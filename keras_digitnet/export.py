@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -288,7 +288,8 @@ def _pages(dataset: Dataset) -> tuple[np.ndarray, ...]:
 def _dataset_of(keras_path: Path) -> Dataset:
     """The images that the run was trained beside, else the bundled ones."""
     # A config.json of somebody else, or images that have changed since, are no reason to fail.
-    with contextlib.suppress(DigitNetError, KeyError, TypeError, ValueError, RuntimeError, OSError):
+    known = (DigitNetError, KeyError, TypeError, ValueError, RuntimeError, OSError)
+    with contextlib.suppress(*known), _told_already("keras_digitnet.data"):
         settings = read_json(keras_path.with_name("config.json"))["train"]
         if is_at_hand(settings["data"]):
             return load_dataset(
@@ -297,6 +298,18 @@ def _dataset_of(keras_path: Path) -> Dataset:
                 validation_size=settings["validation_size"],
             )
     return load_dataset("digits")
+
+
+@contextlib.contextmanager
+def _told_already(name: str) -> Iterator[None]:
+    """Without a logger's warnings: the run that had these images has given them."""
+    talker = logging.getLogger(name)
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        talker.setLevel(level)
 
 
 def _refuse_other_names(out_dir: Path, model: _Model) -> None:

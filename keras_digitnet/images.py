@@ -41,6 +41,8 @@ _MOST_BYTES = 1 << 30  # of an open file
 
 # Pillow goes by the content; it would start other programs for some of its further formats.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
+# What is fainter is left of ink that was wiped off.
+_FAINTEST_ALPHA = 8
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _LONGEST_NAME = 400
 
@@ -271,7 +273,8 @@ def _grey(picture: "Image.Image") -> np.ndarray:
     if upright.mode.startswith("I"):
         return _eight_bits(np.asarray(upright))
     if upright.mode == "F":
-        raise ValueError("numbers that are not of 8 or 16 bits a pixel.")
+        low, high = upright.getextrema()
+        raise ValueError(f"numbers that are not of 8 or 16 bits a pixel, from {low} to {high}.")
     if upright.has_transparency_data:
         return _eight_bits(_on_paper(upright.convert("RGBA")))  # a palette may be transparent too
     return _eight_bits(np.asarray(upright.convert("L")))
@@ -296,13 +299,16 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _on_paper(picture: "Image.Image") -> np.ndarray:
-    """An RGBA picture laid on what its ink, however faint, stands out from.
+    """An RGBA picture laid on what its ink stands out from, which may be faint all over.
 
     A page with transparent corners is laid on paper like its own instead.
     """
     from PIL import Image, ImageChops, ImageStat
 
     grey, alpha = picture.convert("LA").split()
+    strongest = int(np.asarray(alpha).max())
+    if strongest >= _FAINTEST_ALPHA:
+        alpha = alpha.point(lambda value: round(value * 255 / strongest))
     (opacity,) = ImageStat.Stat(alpha).sum
     (light,) = ImageStat.Stat(ImageChops.multiply(grey, alpha)).sum  # a pixel: grey * alpha / 255
     paper = 255 if opacity and light * 255 / opacity < 128 else 0
@@ -342,6 +348,8 @@ def _said(picture: "Picture", file: Any, error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         start = file.getvalue()[:512] if isinstance(file, io.BytesIO) else first_bytes(file)
+        if not start:
+            return "nothing: an empty file, or one that was read to its end."
         kind = kind_of(start)
         known = kind and kind.upper() not in _FORMATS
         return (

@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_digitnet.data.files import (
     counted_by_suffix,
-    entries,
     files,
     inventory,
     listed,
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def is_there(folder: Path) -> bool:
     """Whether a folder holds class folders, or folders of them for training and test."""
-    return bool(_splits(folder)) or len(_unsplit_classes(folder)) > 1
+    return bool(_splits(folder)) or len(_class_dirs(folder)) > 1
 
 
 def read(folder: Path) -> Source:
@@ -37,13 +36,19 @@ def read(folder: Path) -> Source:
         DigitNetError: There is no training split, a class is empty, or a picture is damaged.
     """
     roots = _roots(folder)
-    names = {place.name for place in subfolders(roots["train"])}
-    pictures = NormalizedPictures(digits=names == set("0123456789"))
+    classes = {place.name for place in subfolders(roots["train"])}
     unread: list[Path] = []
-    splits = {
-        split: _read_split(root, names, pictures, unread) for split, root in sorted(roots.items())
-    }
+    found = {split: _find(root, classes, unread) for split, root in sorted(roots.items())}
     _report_unread(folder, roots, unread)
+    logger.info("%s: reading %d pictures.", folder, sum(map(len, found.values())))
+    pictures = NormalizedPictures(digits=classes == set("0123456789"))
+    splits = {
+        split: Split(
+            np.stack([pictures.add(path, path) for path, _ in part]),
+            np.array([name for _, name in part]),
+        )
+        for split, part in found.items()
+    }
     pictures.report(str(folder))
     return Source(name_of_set(folder), str(folder.absolute()), splits, in_mnist_form=True)
 
@@ -77,14 +82,14 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
 
 def _class_root(place: Path) -> Path | None:
     """`place` if it holds class folders, else the one folder in it that does."""
-    inside = subfolders(place)
-    if any(map(_has_pictures, inside)):
+    if _class_dirs(place):
         return place
+    inside = subfolders(place)
     return _class_root(inside[0]) if len(inside) == 1 else None
 
 
-def _unsplit_classes(folder: Path) -> list[Path]:
-    """Class folders; those that are all called train or test are pictures without classes."""
+def _class_dirs(folder: Path) -> list[Path]:
+    """Folders with pictures; if all are called as a split, these are pictures without a class."""
     found = [place for place in subfolders(folder) if _has_pictures(place)]
     return [] if all(split_of(place.name) for place in found) else found
 
@@ -93,32 +98,27 @@ def _has_pictures(folder: Path) -> bool:
     return any(is_picture(path) for path in files(folder))
 
 
-def _read_split(
-    root: Path, names: set[str], pictures: NormalizedPictures, unread: list[Path]
-) -> Split:
-    images: list[np.ndarray] = []
-    labels: list[str] = []
+def _find(root: Path, classes: set[str], unread: list[Path]) -> list[tuple[str, str]]:
+    """The pictures of a split, each with its class; files that are none go to `unread`."""
+    found: list[tuple[str, str]] = []
     for class_dir in subfolders(root):
-        if class_dir.name not in names:
+        name = class_dir.name
+        if name not in classes:
             raise DigitNetError(
                 f"{class_dir}: expected only the class folders "
-                f"{listed(sorted(names, key=natural), 20)} in {root}."
+                f"{listed(sorted(classes, key=natural), 20)} in {root}."
             )
-        before = len(images)
-        closed: list[OSError] = []
+        before, closed = len(found), list[OSError]()
         for path in map(Path, walk(class_dir, closed)):
-            if not is_decoded(path):
+            if is_decoded(path):
+                found += [(page, name) for page in find_pictures([path])]
+            else:
                 unread.append(path)
-                continue
-            for page in find_pictures([path]):
-                images.append(pictures.add(page, page))
-                labels.append(class_dir.name)
         if closed:
             raise closed[0]
-        if len(images) == before:
-            received = "the folder is empty" if not entries(class_dir) else inventory(class_dir)
-            raise DigitNetError(f"{class_dir}: expected images; {received}.")
-    return Split(np.stack(images), np.array(labels))
+        if len(found) == before:
+            raise DigitNetError(f"{class_dir}: expected images; {inventory(class_dir)}.")
+    return found
 
 
 def _report_unread(folder: Path, roots: dict[str, Path], unread: list[Path]) -> None:

@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
     except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise DigitNetError(
             f"{path}: expected a CSV file with a column for the label and {_PIXELS} for the pixels "
-            f"of 28x28, whole numbers from 0 to 255; received: {first_line(error)}."
+            f"of 28x28, whole numbers from 0 to 255; received: {first_line(error).rstrip('.')}."
         ) from None
     return images, labels
 

@@ -47,12 +47,12 @@ def _read_file(path: Path) -> Source:
         return tables.read_file(path)
     if idx.names_one(path):
         return idx.read(path.parent)
-    if path.suffix.lower() != ".npz" and is_archive(path):
-        raise DigitNetError(
-            f"{path}: expected a .npz, .csv or .parquet file, or a folder; received: an archive. "
-            "Unpack it and name its folder."
-        )
-    return npz.read(path)
+    if path.suffix.lower() == ".npz":
+        return npz.read(path)
+    what = "an archive; unpack it and name its folder" if is_archive(path) else "another kind"
+    raise DigitNetError(
+        f"{path}: expected a .npz, .csv or .parquet file, or a folder; received: {what}."
+    )
 
 
 def _read_folder(folder: Path) -> Source:

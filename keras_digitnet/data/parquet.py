@@ -92,7 +92,7 @@ def _image(value: Any, row: str, pictures: NormalizedPictures) -> np.ndarray:
     try:
         return pictures.add(content, row)
     except DigitNetError as error:
-        raise DigitNetError(f"{row}: {error}") from None
+        raise DigitNetError(f"{row}: {str(error).removeprefix('picture: ')}") from None
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str | None) -> dict[int, str] | None:

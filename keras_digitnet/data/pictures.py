@@ -65,12 +65,11 @@ class NormalizedPictures:
         """Says once for all pictures what was changed."""
         if self._changed:
             logger.warning(
-                "%s: %d of %d pictures were brought into MNIST's form, as predict does it; "
-                "%d of them were dark on light and are inverted.",
+                "%s: %d of %d pictures were brought into MNIST's form, as predict does it%s.",
                 where,
                 self._changed,
                 self._count,
-                self._inverted,
+                f"; {self._inverted} were dark on light and are inverted" * bool(self._inverted),
             )
         if self._without_ink:
             logger.warning(
