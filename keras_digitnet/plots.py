@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,7 +13,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from keras_digitnet.artifacts import written_whole
-from keras_digitnet.pages import Page
+
+if TYPE_CHECKING:
+    from keras_digitnet.pages import Page
 
 _TRAINING, _VALIDATION = "#4477aa", "#cc6611"
 _MOST_CLASSES_WITH_COUNTS = 30
@@ -118,7 +121,7 @@ def plot_mistakes(
     return figure
 
 
-def plot_pages(pages: Sequence[Page], classes: Sequence[str], title: str) -> Figure:
+def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> Figure:
     """Pages of a reader's training with the boxes and classes of their characters.
 
     Args:

@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what must not be loaded too early."""
+"""The modules: which may import which, and what must not be loaded too early."""
 
 import ast
 import re
@@ -11,110 +11,6 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "keras_digitnet"
 
-# The table of the README: a room and the rooms that it may import.
-ARROWS: dict[str, set[str]] = {
-    "errors": set(),
-    "config": {"errors"},
-    "artifacts": {"errors"},
-    "environment": {"errors"},
-    "picture_files": set(),
-    "images": {"errors", "picture_files"},
-    "normalization": {"errors", "images"},
-    "data.splits": {"errors"},
-    "data.files": {"artifacts", "picture_files"},
-    "data.pictures": {"errors", "images", "normalization"},
-    "data.emnist": {"errors"},
-    "data.idx": {"errors", "data.emnist", "data.files", "data.splits"},
-    "data.npz": {"errors", "data.files", "data.splits"},
-    "data.csv_files": {"errors", "images", "data.files"},
-    "data.parquet": {
-        "errors",
-        "environment",
-        "images",
-        "data.csv_files",
-        "data.files",
-        "data.pictures",
-    },
-    "data.tables": {
-        "errors",
-        "data.csv_files",
-        "data.emnist",
-        "data.files",
-        "data.parquet",
-        "data.pictures",
-        "data.splits",
-    },
-    "data.class_folders": {
-        "errors",
-        "picture_files",
-        "data.files",
-        "data.pictures",
-        "data.splits",
-    },
-    "data.layouts": {
-        "errors",
-        "data.class_folders",
-        "data.files",
-        "data.idx",
-        "data.npz",
-        "data.splits",
-        "data.tables",
-    },
-    "data.downloads": {"errors", "artifacts"},
-    "data.named": {"images", "data.downloads", "data.idx", "data.npz", "data.splits"},
-    "data.checks": {"errors", "images", "normalization", "data.files", "data.splits"},
-    "data.loading": {
-        "errors",
-        "artifacts",
-        "data.checks",
-        "data.downloads",
-        "data.files",
-        "data.layouts",
-        "data.named",
-        "data.splits",
-    },
-    "data": {"data.loading", "data.splits"},
-    "layers": set(),
-    "model": {"config", "layers"},
-    "evaluation": {"errors"},
-    "plots": {"artifacts"},
-    "runtimes": {"errors", "artifacts", "environment", "layers", "model"},
-    "serving": {"errors", "runtimes"},
-    "inference": {
-        "errors",
-        "config",
-        "artifacts",
-        "environment",
-        "images",
-        "normalization",
-        "runtimes",
-        "serving",
-    },
-    "reader": {"errors", "artifacts", "images", "normalization", "inference"},
-    "demo": {"errors", "environment", "normalization", "inference", "reader"},
-    "export": {
-        "errors",
-        "config",
-        "artifacts",
-        "environment",
-        "data",
-        "model",
-        "runtimes",
-        "inference",
-    },
-    "training": {
-        "errors",
-        "config",
-        "artifacts",
-        "environment",
-        "data",
-        "model",
-        "evaluation",
-        "plots",
-        "export",
-        "inference",
-    },
-}
 ANYTHING = {"__init__", "__main__", "cli"}
 LATE_EVERYWHERE = {
     "tensorflow",
@@ -132,7 +28,7 @@ LATE_EVERYWHERE = {
     "gradio",
     "rich",
 }
-KERAS_ROOMS = {"layers", "model", "training", "export"}
+KERAS_MODULES = {"layers", "model", "detector", "tasks", "training", "export"}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
@@ -150,16 +46,16 @@ def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def room_of(path: Path) -> str:
+def module_of(path: Path) -> str:
     """A file's name with dots: `data.idx`; a folder's own is that of the folder."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
-PATHS = {room_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+PATHS = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def rooms(names: set[str]) -> set[str]:
+def modules(names: set[str]) -> set[str]:
     """The modules that dotted names lie in, each the innermost one."""
     found = set()
     for name in names:
@@ -169,15 +65,27 @@ def rooms(names: set[str]) -> set[str]:
     return found
 
 
-def wrong_arrows(room: str, source: str) -> set[str]:
-    return rooms(imports(ast.parse(source))) - ARROWS[room]
+def readme_arrows() -> dict[str, set[str]]:
+    """The table of the README: each module and those that it may import."""
+    by_name = {str(path.relative_to(PACKAGE)): module for module, path in PATHS.items()}
+    rows = re.findall(
+        r"^\| `([\w/]+\.py)` \|.*\| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    return {by_name[name]: set(re.findall(r"`([\w.]+)`", imported)) for name, imported in rows}
 
 
-def test_every_room_has_its_place_and_keeps_to_its_arrows() -> None:
-    sources = {room: path.read_text() for room, path in PATHS.items()}
+ARROWS = {module: targets for module, targets in readme_arrows().items() if module not in ANYTHING}
+
+
+def wrong_arrows(module: str, source: str) -> set[str]:
+    return modules(imports(ast.parse(source))) - ARROWS[module]
+
+
+def test_every_module_has_its_row_and_imports_just_what_it_says() -> None:
+    sources = {module: path.read_text() for module, path in PATHS.items()}
     assert sources.keys() == ARROWS.keys() | ANYTHING
-    wrong = {room: wrong_arrows(room, sources[room]) for room in ARROWS}
-    assert not {room: arrows for room, arrows in wrong.items() if arrows}
+    found = {module: modules(imports(ast.parse(sources[module]))) for module in ARROWS}
+    assert found == ARROWS
 
 
 def test_a_wrong_arrow_is_found_wherever_it_hides() -> None:
@@ -193,25 +101,17 @@ def test_a_wrong_arrow_is_found_wherever_it_hides() -> None:
 def test_the_arrows_have_no_circle() -> None:
     left = dict(ARROWS)
     while left:
-        free = {room for room, targets in left.items() if not targets & left.keys()}
+        free = {module for module, targets in left.items() if not targets & left.keys()}
         assert free, f"a circle among {sorted(left)}"
-        left = {room: targets for room, targets in left.items() if room not in free}
+        left = {module: targets for module, targets in left.items() if module not in free}
 
 
-def test_the_readme_shows_these_rooms() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
-    for room, targets in ARROWS.items():
-        shown = PATHS[room].relative_to(PACKAGE)
-        (row,) = [line for line in lines if line.startswith(f"| `{shown}`")]
-        assert set(re.findall(r"`([\w.]+)`", row.split("|")[-2])) == targets, room
-
-
-@pytest.mark.parametrize("room", PATHS)
-def test_heavy_packages_are_imported_late(room: str) -> None:
-    at_once = {name.split(".")[0] for name in imports(ast.parse(PATHS[room].read_text()), True)}
+@pytest.mark.parametrize("module", PATHS)
+def test_heavy_packages_are_imported_late(module: str) -> None:
+    at_once = {name.split(".")[0] for name in imports(ast.parse(PATHS[module].read_text()), True)}
     assert not at_once & LATE_EVERYWHERE
-    assert "keras" not in at_once or room in KERAS_ROOMS
-    assert "matplotlib" not in at_once or room == "plots"
+    assert "keras" not in at_once or module in KERAS_MODULES
+    assert "matplotlib" not in at_once or module == "plots"
 
 
 @pytest.mark.parametrize("program", ["import keras_digitnet", "import keras_digitnet.cli"])
@@ -226,6 +126,6 @@ def test_every_public_name_is_there() -> None:
     import keras_digitnet as kd
 
     assert all(getattr(kd, name) is not None for name in kd.__all__)
-    assert set(kd.__all__) == set(kd._ROOM_OF)
+    assert set(kd.__all__) == set(kd._MODULE_OF)
     with pytest.raises(AttributeError, match="has no attribute 'trane'"):
         kd.trane  # noqa: B018
