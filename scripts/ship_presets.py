@@ -2,12 +2,14 @@
 
     python scripts/verify_accuracy.py --write
     python scripts/ship_presets.py
+    python scripts/ship_presets.py --reader runs/RUN
 
 Seed 0 is what is shipped, whatever the others give; they tell the spread.
 """
 
 import shutil
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ import typer
 from verify_accuracy import RESULTS_DIR, RUNS_DIR, find_run, recipe
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
-from keras_digitnet.config import PRESETS
+from keras_digitnet.config import CLASSIFIERS
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
+READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,17 @@ class Trained:
 
 def main(
     runs: Annotated[Path, typer.Argument(metavar="[DIR]", help="Holds the runs.")] = RUNS_DIR,
+    reader: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Ship this run of the reader, and no other.")
+    ] = None,
 ) -> None:
-    """Replaces saved_models/ and the pictures in scripts/results/."""
+    """Replaces the models in saved_models/ and their pictures in scripts/results/."""
     select_backend("tensorflow")
+    if reader:
+        _ship_reader(RunFolder(reader))
+        return
     mnist = load_dataset("mnist")
-    trained = [_find(runs, preset, mnist) for preset in PRESETS]
+    trained = [_find(runs, preset, mnist) for preset in CLASSIFIERS]
     for each in trained:
         _ship(each)
     base = next(each.run for each in trained if each.preset == "base")
@@ -79,20 +88,56 @@ def _spread(accuracies: dict[str, float]) -> str:
 
 
 def _ship(trained: Trained) -> None:
+    formats = ("onnx", "saved_model") if trained.preset == "base" else ("onnx",)
+    _replace(trained.preset, trained.run, trained.metrics, _card(trained), formats)
+
+
+def _ship_reader(run: RunFolder) -> None:
+    config, metrics = read_json(run.config_path), read_json(run.metrics_path)
+    if (config["train"]["preset"], config["train"]["seed"]) != ("reader", SHIPPED_SEED):
+        raise typer.BadParameter(f"{run.path}: expected a run of reader with seed {SHIPPED_SEED}")
+    _replace("reader", run, metrics, _reader_card(config["train"], metrics), ("onnx",))
+    for path in (run.curves_path, run.pages_path, run.mistakes_path):
+        shutil.copy(path, RESULTS_DIR / f"reader-{path.name}")
+
+
+def _replace(
+    preset: str, run: RunFolder, metrics: dict[str, Any], card: str, formats: Sequence[str]
+) -> None:
     from keras_digitnet.export import export_model
 
-    target = ROOT / "saved_models" / trained.preset
-    fresh = target.with_name(f".{trained.preset}")
+    target = ROOT / "saved_models" / preset
+    fresh = target.with_name(f".{preset}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    shutil.copy(trained.run.model_path, fresh / "model.keras")
-    shutil.copy(trained.run.config_path, fresh / "config.json")
-    write_json(fresh / "metrics.json", trained.metrics)
-    (fresh / "README.md").write_text(_card(trained))
-    formats = ("onnx", "saved_model") if trained.preset == "base" else ("onnx",)
+    shutil.copy(run.model_path, fresh / "model.keras")
+    shutil.copy(run.config_path, fresh / "config.json")
+    write_json(fresh / "metrics.json", metrics)
+    (fresh / "README.md").write_text(card)
     export_model(fresh, fresh, formats)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
+    rows, columns = train["model"]["page"]
+    shown = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay", "seed")
+    return READER_CARD.format(
+        **{key: train[key] for key in shown},
+        parameters=metrics["parameters"],
+        rows=rows,
+        columns=columns,
+        pages=train["model"]["pages"],
+        temperature=metrics["temperature"],
+        backend=f"TensorFlow {metrics['versions']['tensorflow']}",
+        keras=f"Keras {metrics['versions']['keras']}",
+        numpy=metrics["versions"]["numpy"],
+        lines=metrics["test"]["n"],
+        accuracy=metrics["test"]["accuracy"],
+        errors=metrics["test"]["character_error_rate"],
+        precision=metrics["test"]["precision"],
+        recall=metrics["test"]["recall"],
+    )
 
 
 def _card(trained: Trained) -> str:
