@@ -191,6 +191,14 @@ def train(
             "the first three, by Keras's own layers; none: no random change at all.",
         ),
     ] = "affine",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A trained model of the same network to start from: a preset, run or .keras file.",
+            show_default="new weights",
+        ),
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test images once, at the end.")
     ] = True,
@@ -239,6 +247,7 @@ def train(
                 weight_decay=weight_decay,  # type: ignore[arg-type]
                 validation_size=validation_size,
                 patience=patience,
+                start=start,
                 test=test,
                 export=export,
             )

@@ -6,7 +6,7 @@ import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from keras_digitnet.errors import DigitNetError
 
@@ -50,6 +50,9 @@ def _plain(value: Any) -> Any:
 class _Record:
     """JSON round trip for a frozen dataclass."""
 
+    # Fields that JSON of before lacks, and what they were then.
+    _added: ClassVar[Mapping[str, Any]] = {}
+
     def _make_plain(self) -> None:
         """Brings each field into Python's own types."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -68,6 +71,7 @@ class _Record:
         """
         _check(isinstance(values, dict), cls.__name__, "a JSON object", values)
         known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        values = {**cls._added, **values}
         _check(set(values) == known, cls.__name__, f"the fields {sorted(known)}", sorted(values))
         return cls(**values)
 
@@ -278,6 +282,8 @@ class TrainConfig(_Record):
         test: Whether the test images are scored, once, at the end.
         export: Whether a SavedModel is written beside the `.keras` file.
         model: The network; `None` is the preset's.
+        start: A trained model of the same network whose weights are the first
+            ones, as `keras_digitnet.load` takes it; `None` draws them anew.
     """
 
     preset: str = "base"
@@ -294,6 +300,9 @@ class TrainConfig(_Record):
     test: bool = True
     export: bool = True
     model: ModelConfig | ReaderConfig | None = None
+    start: str | None = None
+
+    _added = {"start": None}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         self._make_plain()
@@ -307,6 +316,8 @@ class TrainConfig(_Record):
         if isinstance(self.model, dict):  # as JSON has it
             object.__setattr__(self, "model", kind.from_json(self.model))
         _check(isinstance(self.network, kind), "model", f"a {kind.__name__}", self.model)
+        started = self.start is None or (isinstance(self.start, str) and self.start != "")
+        _check(started, "start", "a model's name or path", self.start)
         _check(isinstance(self.data, str) and self.data != "", "data", "a name or path", self.data)
         _check(_is_count(self.seed, 0, 2**32 - 1), "seed", "0 to 4294967295", self.seed)
         for name in ("test", "export"):

@@ -18,9 +18,7 @@ _MAGNIFIED = 2  # from MNIST's 28 pixels
 _INK = 115  # what is ink in an image magnified, of 255
 _FAR = 15.0
 # Letters that nobody takes for a digit, and signs.
-_LETTERS = (
-    "".join(c for c in string.ascii_letters if c not in "bBDgGiIjJlLoOpPqQsSTyYzZ") + "#%&@?()"
-)
+_LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ") + "#%&@?()"
 _FONTS = "DejaVuSans DejaVuSerif DejaVuSansMono DejaVuSans-Oblique DejaVuSerif-Bold STIXGeneral"
 
 

@@ -15,6 +15,10 @@ _MAGNIFIED = 5
 # Beside a character's box, in its heights: what tells the paper, and what may be its own ink.
 _SURROUNDINGS = 0.25
 _MARGIN = 0.06
+# In its heights too: blur that takes noise away, and what no stroke is wider than, where loops
+# must stay open to tell light from dark, and where they need not.
+_NOISE = 0.02
+_STROKES = (0.2, 0.6)
 
 Box = tuple[float, float, float, float]
 
@@ -63,32 +67,46 @@ def digit_in(grey: np.ndarray, box: Box) -> np.ndarray:
 def _ink_in(grey: np.ndarray, box: Box) -> np.ndarray:
     """The ink in a box: `(h, w)` float32, 0 on paper, 0.5 on the outline of a stroke, 1 within.
 
-    Otsu's threshold parts the tones of the box and its surroundings; ink is
-    the part of which the box holds more.
+    What is darker than all around it within reach, or lighter, whichever there
+    is more of, is a stroke: a morphological closing or opening takes it away
+    and leaves paper and shadows. Otsu's threshold parts it from noise.
     """
     import cv2
 
-    tall = box[3] - box[1]
+    tall = max(box[3] - box[1], 1.0)
     left, top, right, bottom = _slices(grey.shape, box, _SURROUNDINGS * tall)
-    crop = grey[top:bottom, left:right]
-    level, _ = cv2.threshold(crop, 0, 255, cv2.THRESH_OTSU)
-    light = crop > level
-    if light.all() or not light.any():
-        return np.zeros(crop.shape, np.float32)
-    dark_tone, light_tone = float(crop[~light].mean()), float(crop[light].mean())
+    crop = cv2.GaussianBlur(grey[top:bottom, left:right], (0, 0), max(_NOISE * tall, 0.1))
     inner = _slices(grey.shape, box, _MARGIN * tall)
-    rows = slice(inner[1] - top, inner[3] - top)
-    columns = slice(inner[0] - left, inner[2] - left)
-    inside, edges = light[rows, columns], np.ones(light.shape, bool)
-    edges[rows, columns] = False
-    if not edges.any():  # the box is all there is: its own edge is paper
-        edges[[0, -1]] = edges[:, [0, -1]] = True
-    ink = (crop.astype(np.float32) - dark_tone) / (light_tone - dark_tone)
-    if inside.mean() <= light[edges].mean():
-        ink, light = 1 - ink, ~light
+    rows, columns = slice(inner[1] - top, inner[3] - top), slice(inner[0] - left, inner[2] - left)
+    narrow, wide = (np.ones((max(3, round(s * tall)) | 1,) * 2, np.uint8) for s in _STROKES)
+    dark_or_light = (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT)
+    amount = [cv2.morphologyEx(crop, how, narrow)[rows, columns].mean() for how in dark_or_light]
+    how = dark_or_light[int(np.argmax(amount))]
+    contrast = cv2.morphologyEx(crop, how, wide)
+    outline, mask = cv2.threshold(contrast, 0, 1, cv2.THRESH_OTSU)
+    if not mask.any():
+        return np.zeros(crop.shape, np.float32)
+    within = max(float(np.median(contrast[mask > 0])), outline + 1)
+    ink = 0.5 + 0.5 * (contrast.astype(np.float32) - outline) / (within - outline)
+    own = _mostly_inside(mask, rows, columns)
     # A stroke's rim is soft; further away from it, what differs from the paper is noise.
-    near = cv2.dilate(light.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return np.clip(ink * near, 0, 1)[rows, columns]
+    return np.clip(ink * cv2.dilate(own, np.ones((3, 3), np.uint8)), 0, 1)
+
+
+def _mostly_inside(mask: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """The connected ink of which the box holds the larger part, also where it leaves the box."""
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask)
+    all_of_it = np.bincount(labels.ravel(), minlength=count)
+    inside = np.bincount(labels[rows, columns].ravel(), minlength=count)
+    kept = 2 * inside > all_of_it
+    kept[0] = False
+    if not kept.any():  # a stroke that runs on through the box, as digits that are joined
+        clipped = np.zeros_like(mask)
+        clipped[rows, columns] = mask[rows, columns]
+        return clipped
+    return kept[labels].astype(np.uint8)
 
 
 def _slices(shape: tuple[int, ...], box: Box, margin: float) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from keras_digitnet.glyphs import HIGH, SIDE, Glyph, GlyphSource
 
 T = TypeVar("T")
+Sides = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Characters that are sought are so high, in pixels of the page; lower and higher ones are seen at
 # other scales. In between nothing is asked.
@@ -107,9 +108,12 @@ class Composer:
             self._scatter(ink, random)
         if random.random() < 0.25:
             _rub(ink.layer, random)
-        image = _paper(self._height, self._width, ink, random)
+        cell = None
+        if random.random() < 0.4:
+            cell = _around(ink, self._height, self._width, random)
+        image = _paper(self._height, self._width, ink, cell, random)
         image = _photographed(image, random)
-        return _framed(image, ink, random)
+        return _framed(image, ink, cell, random)
 
     def _hand(self, random: np.random.Generator, line: int, lines: int) -> _Hand:
         room = self._height / lines
@@ -372,7 +376,9 @@ def _noise(shape: tuple[int, ...], coarse: int, random: np.random.Generator) -> 
 # Paper
 
 
-def _paper(height: int, width: int, ink: _Ink, random: np.random.Generator) -> np.ndarray:
+def _paper(
+    height: int, width: int, ink: _Ink, cell: Sides | None, random: np.random.Generator
+) -> np.ndarray:
     """`(H, W)` float32 from 0 to 1: printed and ruled paper in some light, the ink on it."""
     paper = np.full((height, width), random.uniform(0.5, 0.98), np.float32)
     darkness = random.uniform(0.28, 0.5) if random.random() < 0.2 else random.uniform(0.45, 0.96)
@@ -384,7 +390,7 @@ def _paper(height: int, width: int, ink: _Ink, random: np.random.Generator) -> n
     if random.random() < 0.12:
         stain = np.clip(_noise(paper.shape, 24, random) - random.uniform(0, 1), 0, 1)
         paper *= 1 - random.uniform(0.1, 0.6) * stain
-    printed = _rulings(height, width, ink, random)
+    printed = _rulings(height, width, cell, random)
     page = paper * (1 - printed) * (1 - darkness * ink.layer)
     return page * _light(height, width, random)
 
@@ -406,15 +412,17 @@ def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray
     return (random.uniform(0.03, 0.34) * lines).astype(np.float32)
 
 
-def _rulings(height: int, width: int, ink: _Ink, random: np.random.Generator) -> np.ndarray:
-    """`(H, W)` darkness of printed lines: rulings, squares, and the borders of cells."""
+def _rulings(
+    height: int, width: int, cell: Sides | None, random: np.random.Generator
+) -> np.ndarray:
+    """`(H, W)` darkness of printed lines: rulings, squares, and the borders of a cell."""
     import cv2
 
     printed = np.zeros((height, width), np.uint8)
     tilt = random.normal(0, 0.012)
 
     def line(at: float, across: bool, thickness: int) -> None:
-        slant = tilt * (width if across else height)
+        slant = (tilt + random.normal(0, 0.006)) * (width if across else height)
         ends = ((-1, at), (width, at + slant)) if across else ((at, -1), (at - slant, height))
         points = [(round(16 * x), round(16 * y)) for x, y in ends]
         cv2.line(printed, points[0], points[1], 255, thickness, cv2.LINE_AA, 4)
@@ -425,19 +433,20 @@ def _rulings(height: int, width: int, ink: _Ink, random: np.random.Generator) ->
             thickness = 1 if random.random() < 0.7 else 2
             for at in np.arange(random.uniform(0, min(step, side)), side, step):
                 line(at, across, thickness)
-    if random.random() < 0.28:  # the borders of a cell, close to what is written in it
-        left, top, right, bottom = _around(ink, height, width, random)
-        thickness = int(random.integers(1, 4))
-        for at, across in ((left, False), (right, False), (top, True), (bottom, True)):
-            if random.random() < 0.8:
-                line(at, across, thickness)
+    if cell is not None:
+        thickness = 1 if random.random() < 0.5 else int(random.integers(2, 4))
+        # Where two cells meet there may be two lines.
+        apart = random.uniform(2, 6) if random.random() < 0.3 else 0.0
+        for index, at in enumerate(cell):
+            if random.random() < 0.85:
+                line(at, index % 2 == 1, thickness)
+                if apart:
+                    line(at + (apart if index > 1 else -apart), index % 2 == 1, thickness)
     soft = cv2.GaussianBlur(printed, (0, 0), random.uniform(0.3, 0.8)).astype(np.float32) / 255
-    return soft * (random.uniform(0.08, 0.4) if random.random() < 0.5 else random.uniform(0.3, 0.9))
+    return soft * (random.uniform(0.08, 0.4) if random.random() < 0.4 else random.uniform(0.3, 0.9))
 
 
-def _around(
-    ink: _Ink, height: int, width: int, random: np.random.Generator
-) -> tuple[float, float, float, float]:
+def _around(ink: _Ink, height: int, width: int, random: np.random.Generator) -> Sides:
     """A box about some neighbouring characters, or anywhere; often close, at times across them."""
     if not ink.boxes or random.random() < 0.15:
         left, top = random.uniform(-5, 0.6 * width), random.uniform(-5, 0.4 * height)
@@ -505,31 +514,43 @@ def _photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 # What of it is seen
 
 
-def _framed(image: np.ndarray, ink: _Ink, random: np.random.Generator) -> Page:
+def _framed(image: np.ndarray, ink: _Ink, cell: Sides | None, random: np.random.Generator) -> Page:
     """The page, with what lies beyond a picture's edges padded as the reader pads it."""
     height, width = image.shape
-    left, top, right, bottom = 0, 0, width, height
-    if random.random() < 0.5:
-        if random.random() < 0.5:
-            cut = _around(ink, height, width, random)
-        else:
-            cut = (
-                random.uniform(-40, 40),
-                random.uniform(-12, 12),
-                width + random.uniform(-120, 40),
-                height + random.uniform(-12, 12),
-            )
-        left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
-        top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
+    frame = (0, 0, width, height)
+    if random.random() < 0.55:
+        left, top, right, bottom = _cut(ink, cell, height, width, random)
         if right - left >= 8 and bottom - top >= 8:
+            frame = (left, top, right, bottom)
             image = padded(
                 image[top:bottom, left:right],
                 (top, height - bottom, left, width - right),
-                repeated=random.random() < 0.5,
+                repeated=random.random() < 0.2,
             )
-        else:
-            left, top, right, bottom = 0, 0, width, height
-    return _seen(image, ink.boxes, (left, top, right, bottom))
+    return _seen(image, ink.boxes, frame)
+
+
+def _cut(
+    ink: _Ink, cell: Sides | None, height: int, width: int, random: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Where a picture ends: at a cell's borders, about characters, or anywhere."""
+    if cell is not None and random.random() < 0.7:
+        # The borders are in the picture, along its edge, or just out of it.
+        cut = [
+            at + side * random.uniform(-2, 9) for at, side in zip(cell, (-1, -1, 1, 1), strict=True)
+        ]
+    elif random.random() < 0.5:
+        cut = list(_around(ink, height, width, random))
+    else:
+        cut = [
+            random.uniform(-40, 40),
+            random.uniform(-12, 12),
+            width + random.uniform(-120, 40),
+            height + random.uniform(-12, 12),
+        ]
+    left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
+    top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
+    return left, top, right, bottom
 
 
 def padded(image: np.ndarray, margins: tuple[int, int, int, int], repeated: bool) -> np.ndarray:

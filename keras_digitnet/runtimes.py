@@ -210,7 +210,7 @@ def load_inference_model(path: Path) -> "keras.Model":
     Raises:
         DigitNetError: It is no such file.
     """
-    model = _load_keras_model(path)
+    model = load_keras_model(path)
     from keras_digitnet.detector import build_detection_model
     from keras_digitnet.model import build_inference_model, jit_compile
 
@@ -224,8 +224,8 @@ def load_inference_model(path: Path) -> "keras.Model":
     return inference
 
 
-def _load_keras_model(path: Path) -> "keras.Model":
-    """The same to logits, as it is stored."""
+def load_keras_model(path: Path) -> "keras.Model":
+    """The network in a `.keras` file as it is stored: to logits, or to cells."""
     if "keras" not in sys.modules:
         select_backend()
     import keras

@@ -32,7 +32,9 @@ from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
+from keras_digitnet.inference import find_keras_file
 from keras_digitnet.model import count_parameters, jit_compile, network_dtype
+from keras_digitnet.runtimes import load_keras_model as load_trained
 from keras_digitnet.tasks import Batch, task_of
 
 logger = logging.getLogger(__name__)
@@ -228,6 +230,8 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
     history = _read_history(folder)
     if history:
         model.load_weights(folder.checkpoint_path(len(history)))
+    elif config.start is not None:
+        _load_start(model, config.start)
     kept = ""
     try:
         with _best_kept(folder, config, dataset, history):
@@ -245,6 +249,23 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
         number = getattr(stop, "number", signal.SIGINT)
         message = f"{str(stop) or 'Stopped.'}{kept} {_how_to_go_on(folder)}"
         raise TrainingInterrupted(message, number) from None
+
+
+def _load_start(model: keras.Model, start: str) -> None:
+    """Gives the model the weights of a trained one.
+
+    Raises:
+        DigitNetError: There is none, or it is another network.
+    """
+    trained = load_trained(find_keras_file(start))
+    shapes = [[tuple(w.shape) for w in each.trainable_weights] for each in (model, trained)]
+    if shapes[0] != shapes[1]:
+        raise DigitNetError(
+            f"start: expected a model of the same network, with {count_parameters(model):,} "
+            f"parameters; received: {start}, with {count_parameters(trained):,}."
+        )
+    for own, of_trained in zip(model.trainable_weights, trained.trainable_weights, strict=True):
+        own.assign(of_trained)
 
 
 def _how_to_go_on(folder: RunFolder) -> str:
