@@ -62,7 +62,7 @@ def number(tmp_path: Path) -> Path:
 
 def test_a_drawn_stroke_becomes_its_digit_and_goes_with_it(page: Any) -> None:
     canvas = page.locator("canvas").first
-    page.wait_for_timeout(1000)  # the canvas scales itself to its place
+    page.wait_for_timeout(1000 * patience(1))  # the canvas scales itself to its place
     box = canvas.bounding_box()
     left, top = box["x"] + box["width"] / 2 - 130, box["y"] + box["height"] / 2 - 130
     points = [(left + 260 * x, top + 260 * y) for x, y in SEVEN]

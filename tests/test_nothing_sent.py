@@ -31,7 +31,7 @@ for where in sys.argv[1:]:
 """
 # A page is served and asked once, and goes on for as long as ONNX Runtime waits before it reports.
 SERVE = """
-import _thread, socket, threading, time, urllib.request
+import signal, socket, threading, time, urllib.request
 from keras_digitnet import demo
 
 def ask():
@@ -43,11 +43,11 @@ def ask():
         except OSError:
             pass
     time.sleep(15)
-    _thread.interrupt_main()
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 with socket.create_server(("127.0.0.1", 0)) as found:
     port = found.getsockname()[1]
-threading.Thread(target=ask).start()
+threading.Thread(target=ask, daemon=True).start()
 try:
     demo.serve(kd.load("nano"), port=port)
 except KeyboardInterrupt:

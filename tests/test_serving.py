@@ -219,7 +219,7 @@ def test_a_slow_server_does_not_hold_the_client(monkeypatch: pytest.MonkeyPatch)
 
     with (
         http_server(answer) as server,
-        at_most(5),
+        at_most(10 * serving.TIMEOUT_SECONDS),
         pytest.raises(
             DigitNetError,
             match=r"within [\d.]+ s; received: (timed out|no answer in time) \(2 tries\)",
@@ -243,7 +243,7 @@ def test_a_server_that_drips_does_not_hold_the_client(
     def drip(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.sendall(beginning)
-            while not done.wait(0.1):
+            while not done.wait(serving.TIMEOUT_SECONDS / 5):
                 connection.sendall(b"H")
 
     def accept(listener: socket.socket) -> None:
@@ -254,7 +254,7 @@ def test_a_server_that_drips_does_not_hold_the_client(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=[listener], daemon=True).start()
         message = r"within [\d.]+ s; received: .* \(2 tries\)"
-        with at_most(5), pytest.raises(DigitNetError, match=message):
+        with at_most(10 * serving.TIMEOUT_SECONDS), pytest.raises(DigitNetError, match=message):
             load(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/models/digitnet")
         done.set()
 
