@@ -9,12 +9,16 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from keras_digitnet.errors import DigitNetError, first_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
+
+_importing_openvino = threading.Lock()
 
 # What the user named, before `select_backend` names one to Keras.
 NAMED_BACKEND = os.environ.get("KERAS_BACKEND")
@@ -87,12 +91,45 @@ def import_extra(module: str, extra: str) -> Any:
         DigitNetError: It is not installed; the message names the extra.
     """
     try:
-        return importlib.import_module(module)
+        return import_runtime(module)
     except ImportError as error:
         raise DigitNetError(
             f"{module.partition('.')[0]}: expected this package; received: {first_line(error)}. "
             f"Install it: pip install 'keras_digitnet[{extra}]'"
         ) from None
+
+
+def import_runtime(module: str) -> Any:
+    """The module of a runtime, which then reports its use to nobody.
+
+    Unless told otherwise, ONNX Runtime reports to Microsoft and OpenVINO to
+    Intel, and both keep identifiers in the home folder. The one looks at an
+    environment variable when it starts; the other has no such switch, but does
+    without the package that reports where that is not installed. A user who has
+    set the variable, or run `opt_in_out --opt_in`, gets what was asked for.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if module != "openvino" or _reports_openvino():
+        return importlib.import_module(module)
+    with _importing_openvino:
+        reporting = sys.modules.get("openvino_telemetry")
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module(module)
+        finally:
+            del sys.modules["openvino_telemetry"]
+            if reporting is not None:
+                sys.modules["openvino_telemetry"] = reporting
+
+
+def _reports_openvino() -> bool:
+    """Whether the user has asked for it, which `opt_in_out` notes in this file."""
+    folder = "%LOCALAPPDATA%/Intel Corporation" if os.name == "nt" else "~/intel"
+    try:
+        consent = Path(os.path.expandvars(folder)).expanduser() / "openvino_telemetry"
+        return consent.read_bytes().strip() == b"1"
+    except (OSError, RuntimeError):
+        return False
 
 
 def _keep_freed_memory() -> None:

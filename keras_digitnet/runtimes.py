@@ -24,6 +24,7 @@ from keras_digitnet.artifacts import MOST_UNPACKED
 from keras_digitnet.environment import (
     devices,
     import_extra,
+    import_runtime,
     native_notes_dropped,
     select_backend,
 )
@@ -352,8 +353,7 @@ def open_saved_model(path: Path) -> Runtime:
 
 def open_onnx(path: Path) -> Runtime:
     """Opens an `.onnx` file in ONNX Runtime, on the CPU."""
-    import onnxruntime
-
+    onnxruntime = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception
     options.intra_op_num_threads = _usable_cpus()

@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" uv
 
 # Made anew each time: nothing newer is left in it.
 "$python" -m uv venv --quiet --clear --python 3.11 .venv-lowest
-"$python" -m uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
+"$python" -m uv pip install --python .venv-lowest --resolution lowest-direct \
     --editable '.[dev,jax,onnx,litert,openvino,serving,demo]'
 
 ignored=()

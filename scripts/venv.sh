@@ -31,9 +31,26 @@ if ! "$python" -c 'import pip' >/dev/null 2>&1; then
     "$base" -m venv .venv
 fi
 
+# pip's own display on a terminal; elsewhere a line for each package that is fetched.
+pip_install() {
+    local arguments=(-m pip install --disable-pip-version-check "$@") line
+    if [ -t 2 ]; then
+        "$python" "${arguments[@]}" >&2
+        return
+    fi
+    "$python" "${arguments[@]}" --progress-bar off | while read -r line; do
+        case $line in
+            *.metadata*) ;;
+            Collecting\ * | Downloading\ * | Using\ cached\ *) echo "${line%% (from *}" ;;
+            Installing\ collected*) echo "Installing them; a minute or two ..." ;;
+        esac
+    done >&2
+    return "${PIPESTATUS[0]}"
+}
+
 stamp=.venv/installed-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
 if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     echo "Installing keras_digitnet into .venv (once; a few minutes) ..." >&2
-    "$python" -m pip install --quiet --disable-pip-version-check "$@"
+    pip_install "$@"
     touch "$stamp"
 fi

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import patience
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +31,29 @@ TINY = ModelConfig(
     pen=0.5,
     degradation=0.5,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def given_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """Where KERAS_DIGITNET_DATA says that MNIST is, of which only what asks for this knows.
+
+    To every other test no data set is at hand, whatever machine it runs on.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        given = os.environ.get("KERAS_DIGITNET_DATA")
+        patch.delenv("KERAS_DIGITNET_DATA", raising=False)
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras-home")))
+        yield given
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Whatever the tests start must have ended when they have."""
+    yield
+    shown = subprocess.run(["ps", "-A", "-o", "ppid=,args="], capture_output=True, text=True)
+    ours = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
+    going_on = [words[1] for words in ours if words[0] == str(os.getpid())]
+    assert not [program for program in going_on if "keras_digitnet" in program]
 
 
 @pytest.fixture(scope="session")
@@ -71,14 +95,13 @@ def tiny_config() -> TrainConfig:
 
 
 @pytest.fixture(scope="session")
-def mnist() -> Dataset:
+def mnist(given_mnist: str | None) -> Dataset:
     """Real MNIST; skips where nobody says where it is."""
-    source = os.environ.get("KERAS_DIGITNET_DATA")
-    if not source:
+    if not given_mnist:
         pytest.skip("needs real MNIST: KERAS_DIGITNET_DATA names no file")
-    dataset = load_dataset(source)
+    dataset = load_dataset(given_mnist)
     if (len(dataset.train) + len(dataset.validation), len(dataset.test)) != (60_000, 10_000):
-        pytest.skip(f"needs real MNIST: KERAS_DIGITNET_DATA names {source}")
+        pytest.skip(f"needs real MNIST: KERAS_DIGITNET_DATA names {given_mnist}")
     return dataset
 
 
@@ -118,7 +141,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `keras-digitnet` as a user does: a process of its own, in an empty folder."""
 
     def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-        changed = {**os.environ, "KERAS_DIGITNET_DATA": "", **environment}
+        changed = {**os.environ, **environment}
         return subprocess.run(
             [sys.executable, "-m", "keras_digitnet", *map(str, arguments)],
             cwd=tmp_path,
@@ -126,7 +149,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            timeout=300,
+            timeout=patience(300),
             check=False,
         )
 

@@ -25,6 +25,7 @@ from doors import mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from patience import at_most, patience
 from PIL import Image
 from test_data import idx, save_class_folders, save_idx_folder, save_npz
 from test_serving import metadata
@@ -62,10 +63,15 @@ def for_each(values: st.SearchStrategy[Any], count: int, act: Callable[[Any], No
         max_examples=count,
         derandomize=True,
         database=None,
-        deadline=MOST_SECONDS * 1000,
+        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    steady(given(values)(lambda value: act(value)))()
+
+    def act_in_time(value: Any) -> None:
+        with at_most(MOST_SECONDS):
+            act(value)
+
+    steady(given(values)(act_in_time))()
 
 
 def works_or_says(named: object, act: Callable[..., Any], *arguments: Any) -> None:
@@ -339,12 +345,12 @@ def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
         env=environment | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=60 + MOST_SECONDS * count,
+        timeout=patience(60 + MOST_SECONDS * count),
         check=False,
     )
     assert child.returncode == 0, f"{child.stdout[-300:]}\n{child.stderr[-3000:]}"
     told = json.loads(child.stdout.splitlines()[-1])
-    assert told["slowest"] < MOST_SECONDS
+    assert told["slowest"] < MOST_SECONDS or told["slowest"] < patience(MOST_SECONDS)
     return told, child.stdout
 
 

@@ -113,6 +113,7 @@ def test_info_tells_the_backend_and_its_devices(command: Command, backend: str) 
     assert found["versions"]["keras"] in shown
 
 
+@pytest.mark.fresh
 @pytest.mark.backends
 def test_train_and_evaluate_without_a_network(
     command: Command, tmp_path: Path, backend: str
@@ -258,6 +259,21 @@ def test_export_and_evaluate_what_was_exported(
     assert artifact["same_labels"] == artifact["images"] == 359
 
 
+@pytest.mark.fresh
+def test_the_readmes_export_in_eight_bits_can_be_scored(command: Command) -> None:
+    """Where there is no MNIST, so that the second line is told of the bundled digits."""
+    readme = (ROOT / "README.md").read_text()
+    exported = "keras-digitnet export nano --format litert --quantize int8"
+    scored = "keras-digitnet evaluate exports/nano/model_int8.tflite --data mnist"
+    assert readme.index(f"    {exported}\n") < readme.index(f"    {scored}\n")
+    answer = command(*exported.split()[1:])
+    assert answer.returncode == 0, answer.stderr
+    assert "The 359 test images of digits are too few to measure what int8 costs" in answer.stderr
+    answer = command(*scored.replace("mnist", "digits").split()[1:], "--json")
+    assert json.loads(answer.stdout)["accuracy"] > 0.85, answer.stderr
+
+
+@pytest.mark.fresh
 def test_mnist_by_name_fails_without_a_network(command: Command, tmp_path: Path) -> None:
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
     answer = command("train", "--data", "mnist", **offline)

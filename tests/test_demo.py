@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from PIL import Image, ImageDraw
-from web_page import PATIENCE, ask, running_page, start_page
+from web_page import MOST_SECONDS, ask, running_page, started_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SEVEN = [(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]
@@ -38,7 +39,7 @@ def browser() -> Iterator[Any]:
 def page(address: str, browser: Any) -> Iterator[Any]:
     """The page, opened; it must ask no other machine for anything."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(1000 * PATIENCE)
+    page.set_default_timeout(1000 * patience(MOST_SECONDS))
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
@@ -61,7 +62,7 @@ def number(tmp_path: Path) -> Path:
 
 def test_a_drawn_stroke_becomes_its_digit_and_goes_with_it(page: Any) -> None:
     canvas = page.locator("canvas").first
-    page.wait_for_timeout(1000)  # the canvas scales itself to its place
+    page.wait_for_timeout(1000 * patience(1))  # the canvas scales itself to its place
     box = canvas.bounding_box()
     left, top = box["x"] + box["width"] / 2 - 130, box["y"] + box["height"] / 2 - 130
     points = [(left + 260 * x, top + 260 * y) for x, y in SEVEN]
@@ -97,7 +98,7 @@ def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
     page.get_by_label("Clear").locator("visible=true").first.click()
     page.locator("input[type=file][accept='image/*']").last.set_input_files(number)
     text = page.locator("textarea:visible")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience(MOST_SECONDS)
     while text.input_value() != "77" and time.monotonic() < deadline:
         page.wait_for_timeout(100)
     assert text.input_value() == "77"
@@ -106,7 +107,7 @@ def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
 
 def test_the_http_interface_of_the_readme(address: str, number: Path) -> None:
     picture, text, table = ask(address, number)
-    with urllib.request.urlopen(picture["url"], timeout=PATIENCE) as annotated:
+    with urllib.request.urlopen(picture["url"], timeout=patience(MOST_SECONDS)) as annotated:
         assert Image.open(annotated).size == Image.open(number).size
     assert text == "77"
     assert len(table["data"]) == 2
@@ -116,8 +117,8 @@ def test_a_taken_port_is_one_message() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = start_page(taken.getsockname()[1])
-        _, said = server.communicate(timeout=PATIENCE)
+        with started_page(taken.getsockname()[1]) as server:
+            _, said = server.communicate(timeout=patience(MOST_SECONDS))
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")
     assert said.count("\n") == 1

@@ -65,6 +65,7 @@ def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) 
         export.export_model(tmp_path / "model.keras", tmp_path / "out")
 
 
+@pytest.mark.fresh
 def test_scales_of_eight_bits(tmp_path: Path) -> None:
     """The integers of an int8 file are always numbers; what they are multiplied by may not be."""
     from ai_edge_litert.interpreter import Interpreter

@@ -1,6 +1,5 @@
 """The same seed gives the same run, and a shipped model the same labels wherever it runs."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +33,12 @@ def test_the_same_seed_gives_the_same_numbers(
 
 
 @pytest.fixture
-def images(digits: Dataset) -> np.ndarray:
+def images(digits: Dataset, given_mnist: str | None) -> np.ndarray:
     """The 10,000 of MNIST where it is at hand."""
-    source = os.environ.get("KERAS_DIGITNET_DATA")
-    return (load_dataset(source) if source else digits).test.images
+    return (load_dataset(given_mnist) if given_mnist else digits).test.images
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize(
     "preset",
     [

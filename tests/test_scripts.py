@@ -19,7 +19,7 @@ def bash(tmp_path: Path) -> Bash:
     shutil.copytree(ROOT / "scripts", checkout / "scripts")
     (checkout / "pyproject.toml").touch()
     tools.mkdir()
-    for name in ("dirname", "cksum", "cut", "rm", "touch"):
+    for name in ("dirname", "cksum", "cut", "mktemp", "rm", "tail", "tee", "touch"):
         (tools / name).symlink_to(str(shutil.which(name)))
 
     def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -37,8 +37,18 @@ def bash(tmp_path: Path) -> Bash:
 
 def put_python(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / "tools" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!{shutil.which('bash')}\n{content}\n")
     path.chmod(0o755)
+
+
+def put_environment(tmp_path: Path, pip: str = "", pytest: str = "") -> None:
+    """A .venv whose Python does nothing but these, as bash, where it is asked to run them."""
+    put_python(
+        tmp_path,
+        "../checkout/.venv/bin/python",
+        f'case "$1 $2 $3" in "-m pip install") {pip} : ;; "-m pytest "*) {pytest} : ;; esac',
+    )
 
 
 @pytest.mark.parametrize("script", ["train.sh", "test.sh"])
@@ -63,3 +73,65 @@ def test_the_newest_python_that_works_makes_the_environment_once(
     assert [line.split()[0] for line in first.stderr.splitlines()] == ["Making", "Installing"]
     second = bash(program)
     assert (second.stdout, second.stderr) == (first.stdout, "")
+
+
+PIP = """
+cat <<'END'
+Obtaining file:///checkout
+  Checking if build backend supports build_editable: started
+Collecting keras>=3.15.1 (from keras_digitnet==0.1.0)
+  Downloading keras-3.15.1-py3-none-any.whl.metadata (6.3 kB)
+Requirement already satisfied: pip in /usr/lib (26.1)
+Downloading keras-3.15.1-py3-none-any.whl (1.5 MB)
+Installing collected packages: namex, keras
+Successfully installed keras-3.15.1 namex-0.1.0
+END
+"""
+
+
+def test_installing_shows_each_package_that_is_fetched(tmp_path: Path, bash: Bash) -> None:
+    put_environment(tmp_path, pip=PIP.replace("cat", str(shutil.which("cat"))))
+    assert bash("source checkout/scripts/venv.sh").stderr.splitlines() == [
+        "Installing keras_digitnet into .venv (once; a few minutes) ...",
+        "Collecting keras>=3.15.1",
+        "Downloading keras-3.15.1-py3-none-any.whl (1.5 MB)",
+        "Installing them; a minute or two ...",
+    ]
+
+
+def test_what_could_not_be_installed_is_tried_again(tmp_path: Path, bash: Bash) -> None:
+    put_environment(tmp_path, pip="echo 'ERROR: no network' >&2; exit 1;")
+    for _ in range(2):
+        answer = bash("source checkout/scripts/venv.sh")
+        assert answer.returncode == 1
+        assert answer.stderr.splitlines()[-1] == "ERROR: no network"
+
+
+@pytest.mark.parametrize(
+    ("codes", "failed"),
+    [
+        ({}, ""),
+        ({"jax": 5, "torch": 5}, ""),  # the arguments select none of their tests
+        ({"tensorflow": 5}, " tensorflow"),
+        ({"tensorflow": 1, "torch": 2}, " tensorflow torch"),
+    ],
+    ids=str,
+)
+def test_every_backend_is_tested_before_the_tests_fail(
+    tmp_path: Path, bash: Bash, codes: dict[str, int], failed: str
+) -> None:
+    cases = " ".join(f"{backend}) exit {code} ;;" for backend, code in codes.items())
+    said = 'echo "a test of $KERAS_BACKEND"; echo "7 passed in 3s";'
+    put_environment(tmp_path, pytest=f"{said} case $KERAS_BACKEND in {cases} *) ;; esac;")
+    answer = bash(f"exec {shutil.which('bash')} checkout/scripts/test.sh")
+    lines = answer.stdout.splitlines()
+    assert lines[-3:] == [f"{name}: 7 passed in 3s" for name in ("tensorflow", "jax", "torch")]
+    assert [line for line in lines if line.startswith("a test of")] == [
+        f"a test of {name}" for name in ("tensorflow", "jax", "torch")
+    ]
+    errors = answer.stderr.splitlines()[1:]  # the first one is about installing
+    assert (answer.returncode, errors) == (
+        (1, [f"Error: expected every test to pass; some failed on:{failed}."])
+        if failed
+        else (0, [])
+    )

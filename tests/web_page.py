@@ -11,19 +11,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60  # seconds; a busy machine is slow
+from patience import patience
+
+MOST_SECONDS = 60  # for an answer; see patience.py
 
 
-def start_page(port: int) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def started_page(port: int) -> Iterator[subprocess.Popen[str]]:
+    """The page's process, which has ended afterwards, whatever became of the test."""
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--port", str(port)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    ) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @contextlib.contextmanager
@@ -32,16 +40,12 @@ def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
-    server = start_page(port)
-    assert server.stderr is not None
-    said = server.stderr.readline()
-    try:
-        assert f"http://127.0.0.1:{port}" in said
+    with started_page(port) as server:
+        assert server.stderr is not None
+        assert f"http://127.0.0.1:{port}" in server.stderr.readline()
         yield f"http://127.0.0.1:{port}", server.pid
         server.send_signal(signal.SIGINT)
-        assert server.wait(ends_within) == 130
-    finally:
-        server.kill()  # for where it did not end
+        assert server.wait(patience(ends_within)) == 130
 
 
 def ask(address: str, path: Path) -> tuple[Any, str, Any]:
@@ -61,5 +65,5 @@ def ask(address: str, path: Path) -> tuple[Any, str, Any]:
 
 def _fetch(url: str, body: bytes | None = None, content_type: str = "") -> str:
     request = urllib.request.Request(url, body, {"Content-Type": content_type} if body else {})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+    with urllib.request.urlopen(request, timeout=patience(MOST_SECONDS)) as response:
         return str(response.read().decode())
