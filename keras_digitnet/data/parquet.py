@@ -1,6 +1,8 @@
 """Parquet files with a picture a row, as Hugging Face publishes data sets."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,66 +23,73 @@ _ROWS = 64  # in memory at a time
 
 
 @dataclass(frozen=True)
-class Table:
-    """What a file holds.
+class Labels:
+    """The labels of a file.
 
     Attributes:
-        images: `(N, 28, 28)` uint8.
-        labels: As they are written; none where there is no such column.
-        class_names: Names of the labels' numbers, where the file tells them.
+        written: As they are written.
+        class_names: Names of their numbers, where the file tells them.
     """
 
-    images: np.ndarray
-    labels: list[str] | None
+    written: list[str]
     class_names: dict[int, str] | None
 
 
-def read(path: Path, pictures: NormalizedPictures) -> Table:
-    """Reads a file with a column of pictures, each the content of a file or its pixels.
+def read_labels(path: Path) -> Labels | None:
+    """The labels of a file with a column of pictures; `None` where it has none.
 
     Raises:
-        DigitNetError: pyarrow is missing, it is no such file, or a picture is damaged.
+        DigitNetError: pyarrow is missing, or it is no such file.
     """
+    with _opened(path) as (file, _, label):
+        if label is None:
+            return None
+        labels = file.read([label]).column(label).to_pylist()
+        if None in labels:
+            raise ValueError(f"no label in row {labels.index(None) + 1}")
+        return Labels(list(map(str, labels)), _class_names(file.schema_arrow.metadata, label))
+
+
+def read_images(path: Path, pictures: NormalizedPictures) -> np.ndarray:
+    """The pictures of a file, each the content of a file or its pixels: `(N, 28, 28)` uint8.
+
+    Raises:
+        DigitNetError: As `read_labels`, or a picture is damaged.
+    """
+    images: list[np.ndarray] = []
+    with _opened(path) as (file, image, _):
+        for batch in file.iter_batches(_ROWS, columns=[image]):
+            for value in batch.column(image).to_pylist():
+                images.append(_image(value, f"{path}: row {len(images) + 1}", pictures))
+    return np.stack(images)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, str, str | None]]:
+    """The open file, and its columns of pictures and labels."""
     parquet = import_extra("pyarrow.parquet", "parquet")
     try:
         with parquet.ParquetFile(path) as file:
-            return _read(file, path, pictures)
+            names = file.schema_arrow.names
+            image = next((name for name in _IMAGES if name in names), None)
+            if image is None:
+                raise ValueError(f"the columns {listed(names, 10) or 'none'}")
+            _require_size(file, path)
+            yield file, image, next((name for name in LABELS if name in names), None)
     except DigitNetError:
         raise
     except Exception as error:  # whatever Arrow's exceptions are
         raise DigitNetError(
             f"{path}: expected a Parquet file with the columns image and label; "
-            f"received: {first_line(error)}."
+            f"received: {first_line(error).rstrip('.')}."
         ) from None
 
 
-def _read(file: Any, path: Path, pictures: NormalizedPictures) -> Table:
-    names = file.schema_arrow.names
-    image = next((name for name in _IMAGES if name in names), None)
-    label = next((name for name in LABELS if name in names), None)
-    if image is None:
-        raise ValueError(f"the columns {listed(names, 10) or 'none'}")
-    rows = file.metadata.num_rows
-    unpacked = sum(
-        file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)
-    )
-    if unpacks_to_too_much(max(unpacked, rows * SIDE * SIDE), path):
+def _require_size(file: Any, path: Path) -> None:
+    rows, groups = file.metadata.num_rows, range(file.num_row_groups)
+    unpacked = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+    if not rows or unpacks_to_too_much(max(unpacked, rows * SIDE * SIDE), path):
         raise ValueError(f"{rows:,} rows of {unpacked:,} bytes in all")
-    if not rows:
-        raise ValueError("no row")
-    images: list[np.ndarray] = []
-    labels: list[Any] = []
-    for batch in file.iter_batches(_ROWS, columns=[image, label] if label else [image]):
-        for value in batch.column(image).to_pylist():
-            images.append(_image(value, f"{path}: row {len(images) + 1}", pictures))
-        labels += batch.column(label).to_pylist() if label else []
-    if None in labels:
-        raise ValueError(f"no label in row {labels.index(None) + 1}")
-    return Table(
-        np.stack(images),
-        [str(value) for value in labels] if label else None,
-        _class_names(file.schema_arrow.metadata or {}, label),
-    )
 
 
 def _image(value: Any, row: str, pictures: NormalizedPictures) -> np.ndarray:
@@ -95,10 +104,10 @@ def _image(value: Any, row: str, pictures: NormalizedPictures) -> np.ndarray:
         raise DigitNetError(f"{row}: {str(error).removeprefix('picture: ')}") from None
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str | None) -> dict[int, str] | None:
+def _class_names(metadata: dict[bytes, bytes] | None, label: str) -> dict[int, str] | None:
     """What Hugging Face's `ClassLabel` tells of the label."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {number: str(name) for number, name in enumerate(features[label]["names"])}
     except (KeyError, TypeError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def _candidates(folder: Path) -> list[tuple[str | None, Path]]:
 
 def _is_table(path: Path) -> bool:
     """Of a Parquet file its name is enough, so that what it lacks is said."""
-    return path.name.lower().endswith(parquet.SUFFIXES) or csv_files.is_table(path)
+    return _is_parquet(path) or csv_files.is_table(path)
 
 
 def _lies_unpacked(path: Path) -> bool:
@@ -104,43 +105,70 @@ def _paths(sets: dict[str, Tables]) -> list[Path]:
 
 
 def _read(tables: Tables, name: str, where: Path) -> Source:
-    """Reads the tables of a set; one for testing without labels is of no use here."""
-    pictures = NormalizedPictures()
-    splits: dict[str, Split] = {}
-    class_names = None
-    for split, paths in tables.items():
-        images, labels = [], []
-        for path in paths:
-            table = _read_table(path, name, pictures)
-            if table.labels is None:
-                break
-            images.append(table.images)
-            labels += table.labels
-            class_names = class_names or table.class_names
-        else:
-            splits[split] = Split(np.concatenate(images), np.array(labels))
-            continue
-        if split == "train":
-            raise DigitNetError(f"{path}: expected a column called label; there is none.")
-        logger.warning("%s: no column called label, so it is not used.", path)
+    """Reads the tables of a set: either all of them CSV, or all Parquet."""
     if len(paths := _paths({name: tables})) > 1:
         logger.info("%s: read %s.", where, listed(str(path) for path in paths))
-    pictures.report(str(where))
+    kinds = {_is_parquet(path) for path in paths}
+    if len(kinds) > 1:
+        raise DigitNetError(
+            f"{where}: expected CSV or Parquet files; received: {listed(map(str, paths))}. "
+            "Name one file."
+        )
+    return (_read_parquet if kinds == {True} else _read_csv)(tables, name, where)
+
+
+def _read_csv(tables: Tables, name: str, where: Path) -> Source:
+    parts: dict[str, Split] = {}
+    for split, paths in tables.items():
+        found = [csv_files.read(path) for path in paths]
+        labels = [labels for _, labels in found]
+        if _is_labelled(split, paths, labels):
+            images = emnist.upright(np.concatenate([images for images, _ in found]), name)
+            parts[split] = Split(images, np.concatenate(labels))
     folder = where if where.is_dir() else where.parent
-    return Source(
-        name,
-        str(where.absolute()),
-        _with_numbers(splits),
-        class_names or emnist.class_names(folder, name),
-        in_mnist_form=all(path.name.lower().endswith(parquet.SUFFIXES) for path in paths),
-    )
+    names = emnist.class_names(folder, name)
+    return Source(name, str(where.absolute()), _with_numbers(parts), names)
 
 
-def _read_table(path: Path, name: str, pictures: NormalizedPictures) -> parquet.Table:
-    if path.name.lower().endswith(parquet.SUFFIXES):
-        return parquet.read(path, pictures)
-    images, labels = csv_files.read(path)
-    return parquet.Table(emnist.upright(images, name), labels, None)
+def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
+    """First all labels, since it takes them to know how `predict` will find a character."""
+    found = {
+        split: [parquet.read_labels(path) for path in paths] for split, paths in tables.items()
+    }
+    labels = {
+        split: np.concatenate([part.written for part in parts if part])
+        for split, parts in found.items()
+        if _is_labelled(split, tables[split], parts)
+    }
+    names = next((part.class_names for part in found["train"] if part), None)
+    classes = set(labels["train"].tolist())
+    if names:
+        classes = {
+            names.get(int(value), value) if value.isdecimal() else value for value in classes
+        }
+    pictures = NormalizedPictures(digits=classes == set("0123456789"))
+    parts = {
+        split: Split(
+            np.concatenate([parquet.read_images(path, pictures) for path in tables[split]]), written
+        )
+        for split, written in labels.items()
+    }
+    pictures.report(str(where))
+    return Source(name, str(where.absolute()), _with_numbers(parts), names, in_mnist_form=True)
+
+
+def _is_labelled(split: str, paths: list[Path], labels: Sequence[object]) -> bool:
+    """Whether the tables of a split have labels; a test set without them is of no use here."""
+    without = [path for path, found in zip(paths, labels, strict=True) if found is None]
+    if without and split == "train":
+        raise DigitNetError(f"{without[0]}: expected a column called label; there is none.")
+    if without:
+        logger.warning("%s: no column called label, so it is not used.", without[0])
+    return not without
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.lower().endswith(parquet.SUFFIXES)
 
 
 def _with_numbers(splits: dict[str, Split]) -> dict[str, Split]:
