@@ -10,7 +10,7 @@ from typing import Any
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.finding import SMALLEST, Reader
-from keras_digitnet.images import read_image
+from keras_digitnet.images import StandardInput, read_image
 from keras_digitnet.inference import Classifier, require_size
 from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read, team
 
@@ -34,12 +34,19 @@ class FilePrediction:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Without the error, which is none where there is a label."""
-        return {"file": self.path, "label": self.label, "confidence": self.confidence}
+        """The file with label and confidence, or with the error; the others are `None`."""
+        label, confidence = (None, None) if self.error else (self.label, self.confidence)
+        return {
+            "file": self.path,
+            "label": label,
+            "confidence": confidence,
+            "error": self.error or None,
+        }
 
-    def to_row(self) -> tuple[str, str, str]:
-        """Label, confidence, file."""
-        return self.label, f"{self.confidence:.6f}", self.path
+    def to_row(self) -> tuple[str, str, str, str]:
+        """Label, confidence, file, error."""
+        confidence = "" if self.error else f"{self.confidence:.6f}"
+        return self.label, confidence, self.path, self.error
 
     def to_line(self) -> str:
         """The same for people."""
@@ -47,7 +54,7 @@ class FilePrediction:
 
 
 def predict_files(
-    model: Model, paths: Iterable[str], raw: bool = False, batch_size: int = 256
+    model: Model, paths: Iterable[str | StandardInput], raw: bool = False, batch_size: int = 256
 ) -> Iterator[FilePrediction]:
     """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
 
@@ -71,11 +78,12 @@ def predict_files(
         named = iter(readers.name([each for each in found if each]))
         for path, each, error_text in zip(group, found, errors, strict=True):
             if each is None:
-                yield FilePrediction(path, error=error_text)
+                yield FilePrediction(str(path), error=error_text)
             else:
                 probabilities = next(named)
                 confidence = each.presence * float(probabilities.max())
-                yield FilePrediction(path, readers.classes[probabilities.argmax()], confidence)
+                label = readers.classes[probabilities.argmax()]
+                yield FilePrediction(str(path), label, confidence)
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,10 @@ class FileReading:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The text and every digit but its picture."""
-        assert self.reading is not None
+        """The text and every digit but its picture, or the error; the others are `None`."""
+        if self.reading is None:
+            nothing = dict.fromkeys(("text", "confidence", "digits"))
+            return {"file": self.path, **nothing, "error": self.error}
         digits = [
             {
                 "label": digit.label,
@@ -109,22 +119,27 @@ class FileReading:
             "text": self.reading.text,
             "confidence": self.reading.confidence,
             "digits": digits,
+            "error": None,
         }
 
-    def to_row(self) -> tuple[str, str, str]:
-        """Text, confidence, file."""
-        assert self.reading is not None
-        return self.reading.text, f"{self.reading.confidence:.6f}", self.path
+    def to_row(self) -> tuple[str, str, str, str]:
+        """Text in one line, confidence, file, error."""
+        confidence = f"{self.reading.confidence:.6f}" if self.reading else ""
+        return self.to_line(), confidence, self.path, self.error
 
     def to_line(self) -> str:
         """The text in one line."""
-        assert self.reading is not None
-        return " ".join(self.reading.text.split("\n"))
+        return " ".join(self.reading.text.split("\n")) if self.reading else ""
+
+    def to_named_line(self) -> str:
+        """Text, confidence and file for people."""
+        confidence = self.reading.confidence if self.reading else 0.0
+        return f"{self.to_line()}  {confidence:7.2%}  {self.path}"
 
 
 def read_files(
     model: Model,
-    paths: Iterable[str],
+    paths: Iterable[str | StandardInput],
     min_confidence: float = 0.0,
     annotated_dir: Path | None = None,
     smallest: float = SMALLEST,
@@ -140,12 +155,12 @@ def read_files(
         try:
             reading = read(path, readers, min_confidence, smallest)
         except DigitNetError as error:
-            yield FileReading(path, error=str(error))
+            yield FileReading(str(path), error=str(error))
             continue
         if annotated_dir:
-            name = Path(path).stem
+            name = Path(str(path)).stem
             names[name] += 1
             number = f"-{names[name]}" if names[name] > 1 else ""
             with written_whole(annotated_dir / f"{name}{number}.png") as temporary:
                 annotate(path, reading).save(temporary, "PNG")
-        yield FileReading(path, reading)
+        yield FileReading(str(path), reading)

@@ -1,6 +1,7 @@
 """Names and folders of what a run leaves behind, and how a file gets there whole."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -57,6 +58,18 @@ class RunFolder:
             )
         return saved
 
+    def read_unfinished(self) -> dict[str, Any]:
+        """The same of a run that can be gone on with.
+
+        Raises:
+            DigitNetError: This is no run's folder, or the run is finished.
+        """
+        saved = self.read_config()
+        if self.metrics_path.is_file():
+            shutil.rmtree(self.checkpoints_dir, ignore_errors=True)  # left where the end was a kill
+            raise DigitNetError(f"{self.path}: expected an unfinished run; this one is finished.")
+        return saved
+
     @property
     def history_path(self) -> Path:
         return self.path / "history.csv"
@@ -103,13 +116,20 @@ class RunFolder:
         return {int(path.stem.removeprefix("epoch-")): path for path in paths}
 
 
-def create_run_folder(out_dir: Path, preset: str, backend: str) -> RunFolder:
-    """Makes `<out_dir>/<UTC time>-<preset>-<backend>/`, a folder that was not there before.
+def create_run_folder(out_dir: Path, dataset: str, preset: str, backend: str) -> RunFolder:
+    """Makes `<out_dir>/<UTC time>-<dataset>-<preset>-<backend>/`, which was not there before.
+
+    Args:
+        out_dir: Is made too.
+        dataset: A name of any characters.
+        preset: Its name.
+        backend: Its name.
 
     Raises:
         WriteError: No folder can be made there.
     """
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{preset}-{backend}"
+    started = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"{started}-{plain_name(dataset)[:40]}-{preset}-{backend}"
     with _write_errors(out_dir):
         return _create_numbered(out_dir, name)
 
@@ -124,6 +144,20 @@ def _create_numbered(out_dir: Path, name: str) -> RunFolder:
             continue
         return RunFolder(path)
     raise DigitNetError(f"{out_dir}: 999 runs started in this second; name another --out.")
+
+
+def plain_name(text: str) -> str:
+    """The text with `_` for whatever is no ASCII letter or digit."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text) or "_"
+
+
+def require_folder(path: Path) -> None:
+    """Raises WriteError unless a folder is there, or can be made; makes none."""
+    there = next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110
+    if not os.path.isdir(there):  # noqa: PTH112  (pathlib's raise where a parent is closed)
+        raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise WriteError(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def expanded(path: str | Path) -> Path:

@@ -4,11 +4,11 @@ import dataclasses
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, did_you_mean
 
 AUGMENTATIONS = ("affine", "layers", "none")
 EXPORT_FORMATS = ("saved_model", "onnx", "litert", "openvino")
@@ -17,6 +17,14 @@ EXPORT_FORMATS = ("saved_model", "onnx", "litert", "openvino")
 def _check(condition: bool, field: str, expected: str, received: object) -> None:
     if not condition:
         raise DigitNetError(f"{field}: expected {expected}; received: {received!r}.")
+
+
+def _check_name(names: Iterable[str], field: str, received: object) -> None:
+    if not (isinstance(received, str) and received in names):
+        raise DigitNetError(
+            f"{field}: expected one of {', '.join(names)}; received: {received!r}."
+            + did_you_mean(received, names)
+        )
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
@@ -45,6 +53,29 @@ def _plain(value: Any) -> Any:
         except OverflowError:
             pass
     return value
+
+
+def export_kinds(formats: Sequence[str], quantize: str | None = None) -> list[str]:
+    """What is to be written: the formats, or `litert int8`.
+
+    Raises:
+        DigitNetError: There is no such format or quantization, or no such pair.
+    """
+    unknown = [name for name in formats if name not in EXPORT_FORMATS]
+    if unknown or not formats:
+        raise DigitNetError(
+            f"format: expected one of {', '.join(EXPORT_FORMATS)}; "
+            f"received: {', '.join(unknown) or 'none'}."
+            + "".join(did_you_mean(name, EXPORT_FORMATS) for name in unknown[:1])
+        )
+    if quantize is None:
+        return list(formats)
+    if quantize != "int8" or list(formats) != ["litert"]:
+        raise DigitNetError(
+            "quantize: expected int8, with the format litert alone; "
+            f"received: {quantize} with {', '.join(formats)}."
+        )
+    return ["litert int8"]
 
 
 class _Record:
@@ -142,12 +173,7 @@ class ModelConfig(_Record):
             value = getattr(self, name)
             _check(_is_number(value, 0, high), name, f"a number from 0 to {high}", value)
         _check(_is_number(self.rotation, 0, 180), "rotation", "0 to 180 degrees", self.rotation)
-        _check(
-            self.augmentation in AUGMENTATIONS,
-            "augmentation",
-            f"one of {', '.join(AUGMENTATIONS)}",
-            self.augmentation,
-        )
+        _check_name(AUGMENTATIONS, "augmentation", self.augmentation)
 
 
 @dataclass(frozen=True)
@@ -306,8 +332,7 @@ class TrainConfig(_Record):
 
     def __post_init__(self) -> None:
         self._make_plain()
-        named = isinstance(self.preset, str) and self.preset in PRESETS
-        _check(named, "preset", f"one of {', '.join(PRESETS)}", self.preset)
+        _check_name(PRESETS, "preset", self.preset)
         preset = PRESETS[self.preset]
         for name in ("epochs", "batch_size", "weight_decay"):
             if getattr(self, name) is None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.errors import DigitNetError, did_you_mean, first_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -55,9 +55,30 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
         DigitNetError: No such backend, it is not installed, it cannot start on
             this machine, or Keras already runs on another one.
     """
+    name = name_backend(name, for_training)
+    try:
+        with native_notes_dropped():
+            devices(name)
+    except Exception as error:  # whatever a damaged installation or a missing device raises
+        raise DigitNetError(
+            f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
+            "Install it anew, or choose another --backend."
+        ) from error
+    return name
+
+
+def name_backend(name: str | None = None, for_training: bool = False) -> str:
+    """`select_backend` without starting the backend, which takes seconds.
+
+    Raises:
+        DigitNetError: As `select_backend`, but for a backend that cannot start.
+    """
     name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
-        raise DigitNetError(f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}.")
+        raise DigitNetError(
+            f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}."
+            + did_you_mean(name, BACKENDS)
+        )
     if "keras" in sys.modules and (running := sys.modules["keras"].config.backend()) != name:
         raise DigitNetError(
             f"Keras already runs on {running}; received: {name!r}. "
@@ -73,14 +94,6 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
     os.environ["KERAS_BACKEND"] = name
     if for_training and name == "jax":
         _keep_freed_memory()
-    try:
-        with native_notes_dropped():
-            devices(name)
-    except Exception as error:  # whatever a damaged installation or a missing device raises
-        raise DigitNetError(
-            f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
-            "Install it anew, or choose another --backend."
-        ) from error
     return name
 
 

@@ -1,6 +1,8 @@
 """The one exception that the package raises for what a user can mend, and the one for a stop."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 
 class DigitNetError(Exception):
@@ -22,6 +24,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.number = number
+
+
+def did_you_mean(received: object, names: Iterable[str]) -> str:
+    """` Did you mean mnist?`, to end a message with, where one of the names is nearly that."""
+    close = difflib.get_close_matches(str(received).lower(), list(names), 1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ from keras_digitnet.artifacts import (
     temporary_beside,
     written_whole,
 )
-from keras_digitnet.config import EXPORT_FORMATS
+from keras_digitnet.config import export_kinds
 from keras_digitnet.data import Dataset, is_at_hand, load_dataset
 from keras_digitnet.environment import import_extra, native_notes_dropped
 from keras_digitnet.errors import DigitNetError, first_line
@@ -220,7 +220,7 @@ def export_model(
             or what was written does not agree with the Keras model.
     """
     keras_path = find_keras_file(model)
-    kinds = _kinds(formats, quantize)
+    kinds = export_kinds(formats, quantize)
     if keras.backend.backend() != "tensorflow":
         artifacts = _export_in_tensorflow(keras_path, Path(out_dir), formats, quantize)
         for artifact in artifacts:
@@ -254,23 +254,6 @@ def _announce(artifact: Artifact) -> None:
             artifact.compared_on,
             artifact.path,
         )
-
-
-def _kinds(formats: Sequence[str], quantize: str | None) -> list[str]:
-    unknown = [name for name in formats if name not in EXPORT_FORMATS]
-    if unknown or not formats:
-        raise DigitNetError(
-            f"format: expected one of {', '.join(EXPORT_FORMATS)}; "
-            f"received: {', '.join(unknown) or 'none'}."
-        )
-    if quantize is None:
-        return list(formats)
-    if quantize != "int8" or list(formats) != ["litert"]:
-        raise DigitNetError(
-            "quantize: expected int8, with the format litert alone; "
-            f"received: {quantize} with {', '.join(formats)}."
-        )
-    return ["litert int8"]
 
 
 def _require_packages(kinds: list[str]) -> None:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -37,7 +38,7 @@ _MOST_PIXELS = 64_000_000
 # So often the largest picture's JPEG may go over its pixels, a smaller one's more often: some
 # seconds. Ten is usual for one that appears bit by bit.
 _MOST_SCANS = 20
-_MOST_BYTES = 1 << 30  # of an open file
+_MOST_BYTES = 1 << 30  # of an open file, and of standard input
 
 # Pillow goes by the content; it would start other programs for some of its further formats.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
@@ -47,7 +48,35 @@ _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _LONGEST_NAME = 400
 
 
-def read_image(path: str | Path) -> tuple[np.ndarray, bool]:
+class StandardInput(bytes):
+    """The content of standard input, which messages call `-`."""
+
+    def __str__(self) -> str:
+        return "-"
+
+
+def read_standard_input() -> StandardInput:
+    """All of standard input; nothing where it is closed.
+
+    Raises:
+        DigitNetError: There is too much of it.
+    """
+    content = sys.stdin.buffer.read(_MOST_BYTES + 1) if sys.stdin else b""
+    if len(content) > _MOST_BYTES:
+        raise DigitNetError(
+            f"-: expected an image; received: more than {_MOST_BYTES >> 20} MiB of standard input."
+        )
+    return StandardInput(content)
+
+
+def is_there(picture: str | StandardInput) -> bool:
+    """Whether there is something to be opened; that it can be read is another question."""
+    if isinstance(picture, StandardInput) or _DATA_URL.match(picture):
+        return True
+    return os.path.isfile(page_of(picture)[0])  # noqa: PTH113
+
+
+def read_image(path: "Picture") -> tuple[np.ndarray, bool]:
     """A picture in MNIST's form already, grey and at MNIST's size.
 
     Args:
@@ -114,7 +143,7 @@ def described(grey: np.ndarray) -> str:
 
 def name_of(picture: "Picture") -> str:
     """What messages call a picture."""
-    if not isinstance(picture, str | os.PathLike):
+    if not isinstance(picture, str | os.PathLike | StandardInput):
         return "picture"
     name = str(picture)
     if _DATA_URL.match(name):
@@ -346,6 +375,8 @@ def _from_array(pixels: np.ndarray) -> "Image.Image":
 def _said(picture: "Picture", file: Any, error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
+    if isinstance(picture, bytes) and not picture:
+        return "nothing."
     if isinstance(error, UnidentifiedImageError):
         start = file.getvalue()[:512] if isinstance(file, io.BytesIO) else first_bytes(file)
         if not start:

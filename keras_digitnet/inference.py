@@ -1,5 +1,6 @@
 """Trained models, wherever they run: a `Classifier` of digits, or a `Reader` that finds them."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from keras_digitnet import environment, runtimes, serving
-from keras_digitnet.artifacts import RunFolder, expanded, newest_version, preset_dir, read_json
+from keras_digitnet.artifacts import (
+    SERVABLE_NAME,
+    RunFolder,
+    expanded,
+    newest_version,
+    preset_dir,
+    read_json,
+)
 from keras_digitnet.config import PRESETS
-from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.errors import DigitNetError, did_you_mean, first_line
 from keras_digitnet.finding import Named, Reader
 
 _OPEN = {
@@ -19,9 +27,12 @@ _OPEN = {
     ".xml": runtimes.open_openvino,
 }
 _EXPECTED = (
-    f"one of the presets {', '.join(PRESETS)}, the folder of a run, a file that ends in "
-    f"{', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
+    f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
+    f"in {', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
 )
+# What a folder of exports may hold, in the order in which it is looked for: what runs with the
+# least to install and to wait for first, and what is not exactly the same last.
+_EXPORTS = ("model.onnx", SERVABLE_NAME, "model.tflite", "model.xml", "model_int8.tflite")
 # How far a row of probabilities may add up to something else than 1.
 _SUM_TOLERANCE = 1e-3
 
@@ -172,7 +183,9 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
         where: A preset's name, such as `base`, for the model that comes with
             the package; the folder of a run; a `.keras`, `.onnx`, `.tflite`
             or OpenVINO `.xml` file; the folder of a SavedModel, or its parent
-            for the newest version; or the address of a model that TF Serving
+            for the newest version; a folder that `export_model` has filled,
+            for the first that is there of its ONNX, SavedModel, LiteRT,
+            OpenVINO and int8 forms; or the address of a model that TF Serving
             serves, `http://localhost:8501/v1/models/digitnet`.
         backend: Keras's backend, for a preset and for what Keras runs; else
             `KERAS_BACKEND`, as it was when the package was imported, names
@@ -186,18 +199,38 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
         DigitNetError: There is no such model, it is neither of the two, or what
             runs it is not installed.
     """
+    path = find_model(where, backend)
+    if path is None:
+        return _model(serving.open_server(str(where)), None)
+    if backend:
+        environment.select_backend(backend)
+    open_it = runtimes.open_saved_model if path.is_dir() else _OPEN[path.suffix]
+    return _model(open_it(path), config_dir(path))
+
+
+def find_model(where: str | Path, backend: str | None = None) -> Path | None:
+    """The file or the folder of a SavedModel's version that `load` opens; `None` for a server.
+
+    Opens nothing, so that a mistake in a name costs no time.
+
+    Raises:
+        DigitNetError: There is no such model, or no such backend for it.
+    """
     if serving.is_address(str(where)):
         _refuse_backend(where, backend)
-        return _model(serving.open_server(str(where)), None)
+        serving.require_address(str(where))
+        return None
     path = _find(where, in_keras=bool(backend or environment.NAMED_BACKEND))
-    if path.is_dir():
+    if path.is_dir() or path.suffix != ".keras":
         _refuse_backend(where, backend)
-        return _model(runtimes.open_saved_model(path), path / "assets.extra")
-    if path.suffix != ".keras":
-        _refuse_backend(where, backend)
-    elif backend:
-        environment.select_backend(backend)
-    return _model(_OPEN[path.suffix](path), path.parent)
+    elif backend or "keras" not in sys.modules:
+        environment.name_backend(backend)
+    return path
+
+
+def config_dir(path: Path) -> Path:
+    """Where the `config.json` of a model lies: inside a SavedModel, else beside the file."""
+    return path / "assets.extra" if path.is_dir() else path.parent
 
 
 def _model(runtime: runtimes.Runtime, names_in: Path | None) -> Classifier | Reader:
@@ -235,11 +268,17 @@ def _find(where: str | Path, in_keras: bool) -> Path:
             return run.model_path
         if version_dir := newest_version(path):
             return version_dir
+        for name in _EXPORTS:
+            if (path / name).is_file():
+                return path / name
+            if (path / name).is_dir() and (version_dir := newest_version(path / name)):
+                return version_dir
     elif path.suffix in _OPEN:
         return _existing(path)
     raise DigitNetError(
         f"model: expected {_EXPECTED}; received: {where}, "
         f"{'which is none of these' if path.exists() else 'which does not exist'}."
+        + did_you_mean(where, PRESETS)
     )
 
 

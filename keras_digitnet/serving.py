@@ -45,12 +45,7 @@ def open_server(address: str) -> Runtime:
         DigitNetError: The address is no model's, nobody answers, or what
             answers is another model. `predict_batch` raises the same.
     """
-    address = address.rstrip("/").removesuffix(":predict")
-    if not _is_model(address):
-        raise DigitNetError(
-            "model: expected an address like http://localhost:8501/v1/models/digitnet; "
-            f"received: {address}."
-        )
+    address = require_address(address)
     outputs, num_classes = _outputs(address, _ask(f"{address}/metadata"))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -59,6 +54,21 @@ def open_server(address: str) -> Runtime:
         return _arrays(address, answer, outputs)
 
     return Runtime(address, predict_batch, num_classes, outputs)
+
+
+def require_address(address: str) -> str:
+    """The address of a model, without what may follow it; nothing is sent there.
+
+    Raises:
+        DigitNetError: It is no model's.
+    """
+    address = address.rstrip("/").removesuffix(":predict")
+    if not _is_model(address):
+        raise DigitNetError(
+            "model: expected an address like http://localhost:8501/v1/models/digitnet; "
+            f"received: {address}."
+        )
+    return address
 
 
 def _is_model(address: str) -> bool:

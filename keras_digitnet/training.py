@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from keras_digitnet import environment, plots
 from keras_digitnet.artifacts import (
     RunFolder,
     create_run_folder,
+    plain_name,
     remove_leftovers,
     write_json,
     write_text,
@@ -82,6 +83,7 @@ def train(
     *,
     out_dir: str | Path = "runs",
     verbose: int | str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Run:
     """Trains a model and writes a run folder.
 
@@ -95,16 +97,20 @@ def train(
         out_dir: The run folder becomes a new folder in here.
         verbose: As for `keras.Model.fit`: 0 silent, 1 a bar, 2 a line an
             epoch; `auto` is Keras's choice.
+        callbacks: Keras callbacks, called after the run's own. They may stop
+            the training; what they do to the weights is theirs to answer for.
 
     Raises:
-        DigitNetError: The data is unusable, the loss was not finite, or the
-            run folder cannot be written to.
+        DigitNetError: The data is unusable, the loss was not finite, a callback
+            is none, or the run folder cannot be written to.
         TrainingInterrupted: Ctrl-C or SIGTERM; ends after the current batch.
     """
+    _require_callbacks(callbacks)
     dataset = dataset or _load(config)
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
     config = config.completed(dataset.source, len(dataset.classes))
-    folder = create_run_folder(Path(out_dir), config.preset, keras.backend.backend())
+    backend = keras.backend.backend()
+    folder = create_run_folder(Path(out_dir), dataset.name, config.preset, backend)
     policy = network_dtype()
     if (named := keras.config.dtype_policy().name) != policy:
         logger.warning(
@@ -115,11 +121,15 @@ def train(
         )
     write_json(folder.config_path, _describe(config, dataset, policy))
     with _keras_settings(policy):
-        return _run(folder, config, dataset, verbose)
+        return _run(folder, config, dataset, verbose, callbacks)
 
 
 def resume(
-    run_dir: str | Path, dataset: Dataset | None = None, *, verbose: int | str = "auto"
+    run_dir: str | Path,
+    dataset: Dataset | None = None,
+    *,
+    verbose: int | str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Run:
     """Goes on with a run that was stopped; the end is as if it never had been.
 
@@ -127,16 +137,15 @@ def resume(
         run_dir: The run's folder.
         dataset: The images the run was given, if it was given any.
         verbose: As for `train`.
+        callbacks: As for `train`; none is kept with a run, so give them again.
 
     Raises:
         DigitNetError: The folder holds no unfinished run, or the backend or the
             images are not the run's own. Otherwise as `train`.
     """
+    _require_callbacks(callbacks)
     folder = RunFolder(Path(run_dir))
-    saved = folder.read_config()
-    if folder.metrics_path.is_file():
-        shutil.rmtree(folder.checkpoints_dir, ignore_errors=True)  # left where the end was a kill
-        raise DigitNetError(f"{run_dir}: expected an unfinished run; this one is finished.")
+    saved = folder.read_unfinished()
     if (backend := keras.backend.backend()) != saved["backend"]:
         raise DigitNetError(
             f"{run_dir}: expected the run's own backend, {saved['backend']}; received: {backend}."
@@ -153,7 +162,7 @@ def resume(
         )
     remove_leftovers(folder.path)
     with _keras_settings(saved.get("dtype_policy", "float32")):
-        return _run(folder, config, dataset, verbose)
+        return _run(folder, config, dataset, verbose, callbacks)
 
 
 def learning_rate_at(epoch: float, config: TrainConfig) -> float:
@@ -215,7 +224,21 @@ def _keras_settings(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(named)
 
 
-def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int | str) -> Run:
+def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    listed = isinstance(callbacks, Sequence)
+    if not listed or not all(isinstance(each, keras.callbacks.Callback) for each in callbacks):
+        raise DigitNetError(
+            f"callbacks: expected a list of Keras callbacks; received: {callbacks!r}."
+        )
+
+
+def _run(
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    verbose: int | str,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Run:
     logger.info(
         "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
         config.preset,
@@ -235,7 +258,7 @@ def _run(folder: RunFolder, config: TrainConfig, dataset: Dataset, verbose: int 
     kept = ""
     try:
         with _best_kept(folder, config, dataset, history):
-            _fit(model, folder, config, dataset, history, verbose)
+            _fit(model, folder, config, dataset, history, verbose, callbacks)
         calibration = _save_model(model, folder, config, dataset)
         kept = f" The model is kept: {folder.model_path}."
         if config.export and not (folder.servable_dir / "1").exists():
@@ -292,8 +315,7 @@ def build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
 
 def _model_name(config: TrainConfig, dataset: Dataset) -> str:
     """The data set's name goes wherever the model goes."""
-    letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in dataset.name)
-    return f"digitnet_{config.preset}_{letters}"
+    return f"digitnet_{config.preset}_{plain_name(dataset.name)}"
 
 
 @contextlib.contextmanager
@@ -315,6 +337,7 @@ def _fit(
     dataset: Dataset,
     history: History,
     verbose: int | str,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
     """Trains to the end, adds to `history`, and leaves the best weights in the model."""
     task = task_of(config, dataset)
@@ -336,6 +359,7 @@ def _fit(
                 _Guard(signals),
                 _EarlyStopping(config.epochs_of_patience, folder, history),
                 _Checkpoint(folder, history),
+                *callbacks,
             ],
         )
         if signals:  # during the last epoch's validation

@@ -26,7 +26,7 @@ from pages_without_digits import page_without_digits
 from PIL import Image, ImageDraw
 
 from keras_digitnet.artifacts import written_whole
-from keras_digitnet.cli import print_table
+from keras_digitnet.cli_output import print_table
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
 from keras_digitnet.reader import Found, Team, find_digit, read, team

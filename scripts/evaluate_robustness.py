@@ -16,7 +16,7 @@ import readme
 import typer
 from distortions import DISTORTIONS, distort
 
-from keras_digitnet.cli import print_table
+from keras_digitnet.cli_output import print_table
 from keras_digitnet.config import CLASSIFIERS
 
 PICTURE_PATH = Path(__file__).parent / "results" / "distortions.png"

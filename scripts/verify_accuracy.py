@@ -22,7 +22,7 @@ import readme
 import typer
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
-from keras_digitnet.cli import print_table
+from keras_digitnet.cli_output import print_table
 from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend

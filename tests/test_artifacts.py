@@ -1,4 +1,5 @@
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -6,10 +7,12 @@ import pytest
 
 from keras_digitnet.artifacts import (
     RunFolder,
+    WriteError,
     create_run_folder,
     newest_version,
     publish_version,
     read_json,
+    require_folder,
     temporary_beside,
 )
 from keras_digitnet.errors import DigitNetError
@@ -50,10 +53,35 @@ def test_a_version_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_runs_of_the_same_moment_get_folders_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(
-            pool.map(lambda _: create_run_folder(tmp_path, "nano", "jax").path, range(16))
+            pool.map(lambda _: create_run_folder(tmp_path, "mnist", "nano", "jax").path, range(16))
         )
     assert len(set(folders)) == 16
     assert all(folder.is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [("mnist", "mnist"), ("../my digits/é", "___my_digits__"), ("", "_"), ("x" * 300, "x" * 40)],
+    ids=["a name", "odd characters", "none", "a long one"],
+)
+def test_the_name_of_a_run_tells_its_data_set(tmp_path: Path, dataset: str, shown: str) -> None:
+    run = create_run_folder(tmp_path, dataset, "nano", "jax")
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{shown}-nano-jax", run.path.name)
+    assert run.path.parent == tmp_path
+
+
+def test_a_folder_that_cannot_be_made_is_known_before(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    require_folder(tmp_path)
+    require_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    for path in (tmp_path / "file", tmp_path / "file" / "b"):
+        with pytest.raises(WriteError, match="expected to write it; received: Not a directory"):
+            require_folder(path)
+    if os.geteuid():  # nothing is closed to root
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(WriteError, match="received: Permission denied"):
+            require_folder(tmp_path / "closed" / "b")
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"classes": []}'])

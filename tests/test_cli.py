@@ -19,7 +19,7 @@ from keras_digitnet.inference import load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ("train", "evaluate", "predict", "read", "demo", "export", "presets", "info")
+COMMANDS = ("train", "evaluate", "predict", "read", "demo", "export", "runs", "presets", "info")
 
 
 def test_help_starts_without_keras_or_a_backend() -> None:
@@ -65,21 +65,30 @@ def test_version_and_presets(command: Command) -> None:
     ("arguments", "message"),
     [
         (["train", "--preset", "huge"], "preset: expected one of nano, small, base"),
+        (["train", "--preset", "smal"], "received: 'smal'. Did you mean small?"),
         (["train", "--epochs", "0"], "epochs: expected a whole number of 1 or more; received: 0"),
         (["train", "--augmentation", "x"], "augmentation: expected one of affine, layers, none"),
         (["train", "--backend", "numpy"], "backend: expected one of tensorflow, jax, torch"),
+        (["train", "--backend", "pytorch"], "received: 'pytorch'. Did you mean torch?"),
+        (["train", "--data", "mnst"], "which does not exist. Did you mean mnist?"),
         (["train", "--data", "nowhere"], "'nowhere', which does not exist"),
         (["train", "--resume", "nowhere"], "nowhere/config.json: expected a JSON file"),
         (["train", "--resume", "x", "--epochs", "9", "--no-test"], "also: --epochs, --test"),
+        (["evaluate", "base", "--data", "Digit"], "which does not exist. Did you mean digits?"),
         (["evaluate", "nowhere.keras"], "received: nowhere.keras, which does not exist"),
         (["predict", "nowhere.png"], "nowhere.png: expected an image; received: no such file"),
         (["predict", "."], ".: expected an image; received: a folder without pictures"),
         (["predict", "a.png", "--model", "nothing"], "received: nothing, which does not exist"),
+        (["predict", "a.png", "--model", "bas"], "which does not exist. Did you mean base?"),
+        (["demo", "--model", "bas"], "which does not exist. Did you mean base?"),
         (["predict", "a.png", "--json", "--csv"], "expected --json or --csv; received: both"),
         (["read", "nowhere.png"], "nowhere.png: expected an image; received: no such file"),
         (["read", "a.png", "--json", "--csv"], "expected --json or --csv; received: both"),
         (["read", "a.png", "--min-confidence", "2"], "expected 0 to 1; received: 2.0"),
         (["export", "base", "--format", "tflite"], "received: tflite"),
+        (["export", "base", "--format", "onx"], "received: onx. Did you mean onnx?"),
+        (["export", "base", "--format", "litert", "--quantize", "int4"], "int4 with litert"),
+        (["runs", "nowhere"], "nowhere: expected a folder with runs; received: no such folder"),
         (["export", "nowhere.keras"], "nowhere.keras, which does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -93,6 +102,59 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert answer.stderr.startswith("Error: ")
     assert answer.stderr.count("\n") == 1
     assert message in answer.stderr
+
+
+CHEAP = [
+    ["train", "--data", "mnst"],
+    ["train", "--data", "empty"],
+    ["train", "--data", "digits", "--out", "file/runs"],
+    ["train", "--preset", "nao"],
+    ["train", "--backend", "jx"],
+    ["train", "--resume", "finished"],
+    ["evaluate", "finished", "--data", "mnst"],
+    ["evaluate", "finished", "--backend", "jx"],
+    ["evaluate", "finished", "--data", "digits", "--pictures", "file/x"],
+    ["evaluate", "base", "nowhere.keras", "--data", "digits"],
+    ["predict", "nowhere.png", "--model", "finished"],
+    ["predict", "file", "--model", "finished", "--backend", "jx"],
+    ["predict", "file", "--model", "http://localhost:1/v1/x"],
+    ["read", "nowhere.png", "neither.png", "--model", "finished", "--json"],
+    ["read", "file", "--model", "finished", "--min-confidence", "1.5"],
+    ["read", "file", "--model", "finished", "--annotate", "file/x"],
+    ["demo", "--model", "nowhere.keras"],
+    ["export", "nowhere.keras"],
+    ["export", "base", "--format", "onx"],
+    ["export", "base", "--format", "onnx", "--quantize", "int8"],
+    ["export", "base", "--format", "onnx", "--out", "file/x"],
+]
+
+
+@pytest.mark.parametrize("arguments", CHEAP, ids=" ".join)
+def test_a_mistake_is_found_before_anything_slow_is_imported(
+    trained: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "finished")
+    (tmp_path / "finished" / "metrics.json").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    program = (
+        "import sys\n"
+        "from keras_digitnet.cli import app\n"
+        "try:\n"
+        "    app(sys.argv[1:])\n"
+        "except SystemExit as end:\n"
+        "    slow = ('keras', 'tensorflow', 'jax', 'torch', 'onnxruntime', 'gradio')\n"
+        "    print(end.code, [name for name in slow if name in sys.modules], file=sys.stderr)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert child.stderr.startswith("Error: ")
+    assert child.stderr.splitlines()[-1] == "2 []"
 
 
 @pytest.mark.parametrize("arguments", [["--trane"], ["trane"], ["train", "--epoch", "3"], []])
@@ -134,8 +196,10 @@ def test_train_and_evaluate_without_a_network(
     assert run_dir.parent == tmp_path / "runs"
     assert (run_dir / "saved_model" / "digitnet" / "1" / "saved_model.pb").is_file()
 
-    answer = command("evaluate", str(run_dir), "--data", "digits", "--json", "--pictures", "p")
+    assert "-digits-nano-" in run_dir.name
+    answer = command("evaluate", str(run_dir), "--json", "--pictures", "p", **offline)
     report = json.loads(answer.stdout)
+    assert report["dataset"] == "digits"
     assert report["accuracy"] == metrics["test"]["accuracy"]
     assert {"accuracy", "loss", "top2_accuracy", "n"} <= report.keys()
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
@@ -145,6 +209,12 @@ def test_train_and_evaluate_without_a_network(
     shown = command("evaluate", str(run_dir), "--data", "digits", "--quiet")
     assert "accuracy" in shown.stdout
     assert shown.stderr == ""
+
+    (run,) = json.loads(command("runs", "--json").stdout)
+    assert (run["run"], run["accuracy"]) == (metrics["run"], metrics["test"]["accuracy"])
+    table = command("runs").stdout
+    assert run_dir.name in table
+    assert f"{run['accuracy']:.2%}" in table
 
 
 @pytest.fixture
@@ -197,19 +267,29 @@ def test_predict_goes_on_past_a_broken_picture(
     model = ["--model", str(exported / "model.onnx")]
     shown = command("predict", "scans", *model)
     assert shown.returncode == 1
-    assert [line.split()[-1] for line in shown.stdout.splitlines()] == [pictures[0], *pictures[2:]]
-    assert shown.stderr.startswith(f"Error: {pictures[1]}: expected an image; received: ")
-    assert shown.stderr.count("\n") == 1
+    lines = shown.stdout.splitlines()
+    assert lines[1].startswith(f"Error: {pictures[1]}: expected an image; received: ")
+    assert shown.stderr == f"{lines[1]}\n"
+    assert [line.split()[-1] for line in [lines[0], *lines[2:]]] == [pictures[0], *pictures[2:]]
     table = command("predict", "scans", *model, "--csv")
     rows = list(csv.DictReader(table.stdout.splitlines()))
-    assert [row["file"] for row in rows] == [pictures[0], *pictures[2:]]
-    assert shown.stdout.startswith(f"{rows[0]['label']}  ")
+    assert [row["file"] for row in rows] == pictures
+    assert [bool(row["error"]) for row in rows] == [False, True, False, False, False, False]
+    assert (rows[1]["label"], rows[1]["confidence"]) == ("", "")
+    assert lines[0].startswith(f"{rows[0]['label']}  ")
     odd_name = os.fsdecode(b"scans/caf\xe9.png")
     shutil.copy(tmp_path / pictures[0], tmp_path / odd_name)
     odd = command("predict", odd_name, *model, PYTHONIOENCODING="utf-8:strict", PYTHONUTF8="0")
     assert (odd.returncode, odd.stderr) == (0, "")
     alone = command("predict", pictures[1], *model, "--json")
-    assert (alone.returncode, alone.stdout) == (2, "[]\n")
+    assert alone.returncode == 2
+    (row,) = json.loads(alone.stdout)
+    assert row == {
+        "file": pictures[1],
+        "label": None,
+        "confidence": None,
+        "error": rows[1]["error"],
+    }
 
 
 def test_read_prints_text_csv_and_json_and_draws(
@@ -220,15 +300,78 @@ def test_read_prints_text_csv_and_json_and_draws(
     picture.resize((picture.width * 4, picture.height * 4)).save(tmp_path / "row.png")
     Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
     text = "".join(str(label) for label in digits.test.labels[:3])
-    shown = command("read", "row.png", "blank.png", "--annotate", "seen")
-    assert (shown.returncode, shown.stdout) == (1, f"{text}\n")
-    assert shown.stderr.startswith("Error: blank.png: no ink found")
+    assert command("read", "row.png").stdout == f"{text}\n"
+    both = ("row.png", "blank.png")
+    shown = command("read", *both, "--annotate", "seen")
+    assert shown.returncode == 1
+    of_row, of_blank = shown.stdout.splitlines()
+    assert of_row.startswith(f"{text}  ")
+    assert of_row.endswith("%  row.png")
+    assert of_blank.startswith("Error: blank.png: no ink found")
+    assert shown.stderr == f"{of_blank}\n"
     assert (tmp_path / "seen" / "row.png").is_file()
-    (row_read,) = csv.DictReader(command("read", "row.png", "--csv").stdout.splitlines())
-    assert (row_read["text"], row_read["file"]) == (text, "row.png")
-    (reading,) = json.loads(command("read", "row.png", "--json").stdout)
+    in_csv = command("read", *both, "--csv").stdout.splitlines()
+    assert len(in_csv) == 3
+    row_read, blank_read = csv.DictReader(in_csv)
+    assert (row_read["text"], row_read["file"], row_read["error"]) == (text, "row.png", "")
+    assert (blank_read["text"], blank_read["file"]) == ("", "blank.png")
+    assert f"Error: {blank_read['error']}" == of_blank
+    reading, failed = json.loads(command("read", *both, "--json").stdout)
     assert reading["text"] == "".join(digit["label"] for digit in reading["digits"])
     assert len(reading["digits"][0]["box"]) == 4
+    assert reading["error"] is None
+    nothing = {"text": None, "confidence": None, "digits": None}
+    assert failed == {"file": "blank.png", **nothing, "error": blank_read["error"]}
+
+
+def test_each_picture_of_a_folder_is_named(
+    command: Command, digits: Dataset, tmp_path: Path
+) -> None:
+    """One picture today, two tomorrow: the form is the same."""
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "scans" / "a.png")
+    assert command("read", "scans").stdout.endswith("  scans/a.png\n")
+
+
+def test_a_picture_comes_on_standard_input(digits: Dataset, tmp_path: Path) -> None:
+    def piped(content: bytes, *arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "keras_digitnet", *arguments]
+        child = subprocess.run(command, cwd=tmp_path, input=content, capture_output=True)
+        return child.returncode, child.stdout.decode(), child.stderr.decode()
+
+    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "digit.png")
+    content = (tmp_path / "digit.png").read_bytes()
+    label = str(digits.test.labels[0])
+    code, shown, _ = piped(content, "predict", "-")
+    assert (code, shown[0], shown[-5:]) == (0, label, "%  -\n")
+    assert piped(content, "read", "-", "--annotate", "seen") == (0, f"{label}\n", "")
+    assert (tmp_path / "seen" / "-.png").is_file()
+    both = json.loads(piped(content, "predict", "digit.png", "-", "--json")[1])
+    assert [row["file"] for row in both] == ["digit.png", "-"]
+    assert both[0]["confidence"] == both[1]["confidence"]
+    for wrong, received in ((b"", "nothing."), (b"GIF8, not", "a file that is none of")):
+        code, shown, error = piped(wrong, "predict", "-")
+        assert (code, shown) == (2, "")
+        assert error.startswith(f"Error: -: expected an image; received: {received}")
+
+
+def test_predict_refuses_several_digits_and_names_read(
+    command: Command, digits: Dataset, tmp_path: Path
+) -> None:
+    large = [np.kron(image[..., 0], np.ones((4, 4), np.uint8)) for image in digits.test.images[:4]]
+    for count in (1, 2, 4):
+        row = np.concatenate(large[:count], axis=1)
+        Image.fromarray(255 - row).save(tmp_path / f"{count}.png")
+    answer = command("predict", "1.png", "2.png", "4.png", "--json")
+    assert answer.returncode == 1
+    one, *more = json.loads(answer.stdout)
+    assert one["label"] == str(digits.test.labels[0])
+    for row in more:
+        assert row["label"] is None
+        assert row["error"].startswith(f"{row['file']}: expected one digit; received: several.")
+        assert "keras-digitnet read" in row["error"]
+    assert command("predict", "4.png").returncode == 2
+    assert command("predict", "4.png", "--raw").returncode == 0
 
 
 def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_path: Path) -> None:
@@ -249,10 +392,11 @@ def test_export_and_evaluate_what_was_exported(
     assert "100.00%" in answer.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "config.json"}
     scores = [
-        json.loads(command("evaluate", where, "--data", "digits", "--json").stdout)["accuracy"]
-        for where in ("out/model.onnx", str(trained))
+        json.loads(command("evaluate", where, "--json").stdout)
+        for where in ("out/model.onnx", "out", str(trained))
     ]
-    assert scores[0] == scores[1]
+    assert {score["dataset"] for score in scores} == {"digits"}
+    assert len({score["accuracy"] for score in scores}) == 1
     again = command(*arguments, "--json", "--quiet")
     (artifact,) = json.loads(again.stdout)["artifacts"]
     assert artifact["path"] == "out/model.onnx"
@@ -293,7 +437,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: Command, tmp_pa
 
 
 def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from keras_digitnet.cli import print_table
+    from keras_digitnet.cli_output import print_table
 
     print_table("of [/b]", ("class",), [("[red]",)])
     assert "[red]" in (shown := capsys.readouterr().out)

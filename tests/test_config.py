@@ -36,7 +36,8 @@ def test_presets_keep_to_their_size(preset: str, most: int) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"preset": "huge"}, "preset: expected one of nano, small, base; received: 'huge'"),
+        ({"preset": "huge"}, "preset: expected one of nano, small, base.*; received: 'huge'"),
+        ({"preset": "Smal"}, "received: 'Smal'. Did you mean small"),
         ({"epochs": 0}, "epochs: expected a whole number of 1 or more; received: 0"),
         ({"epochs": 2.5}, "epochs: expected a whole number"),
         ({"epochs": True}, "epochs: expected a whole number"),

@@ -139,6 +139,7 @@ def test_without_the_serving_extra_there_is_no_warm_up(
     ("formats", "quantize", "message"),
     [
         (["tflite"], None, "format: expected one of .*; received: tflite"),
+        (["onx"], None, "received: onx. Did you mean onnx"),
         ([], None, "format: expected one of .*; received: none"),
         (["onnx"], "int8", "quantize: expected int8, with the format litert alone"),
         (["litert"], "int4", "quantize: expected int8, .*; received: int4 with litert"),

@@ -17,7 +17,7 @@ from keras_digitnet.answers import predict_files
 from keras_digitnet.data import Dataset
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import average, load
+from keras_digitnet.inference import average, find_model, load
 from keras_digitnet.model import build_model, jit_compile
 
 pytestmark = pytest.mark.backends
@@ -132,6 +132,25 @@ def test_a_model_without_names_is_asked_for_their_number(exported: Path, tmp_pat
     classifier.require_classes(tuple("abcdefghij"))
     with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
         classifier.require_classes(tuple("abc"))
+
+
+def test_a_folder_of_exports_is_a_model_as_a_run_is(exported: Path, tmp_path: Path) -> None:
+    """Of its forms, the first one that needs least."""
+    folder = tmp_path / "exports"
+    shutil.copytree(exported, folder)
+    for name in ("model.onnx", "digitnet/1", "model.tflite", "model.xml", "model_int8.tflite"):
+        path = folder / name
+        assert find_model(folder) == path
+        assert load(folder).named
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    with pytest.raises(DigitNetError, match="exports, which is none of these"):
+        load(folder)
+    (folder / "digitnet" / "1").mkdir()  # a version that was not finished
+    with pytest.raises(DigitNetError, match="exports, which is none of these"):
+        load(folder)
 
 
 def test_an_ensemble_averages_its_members(

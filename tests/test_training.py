@@ -1,6 +1,10 @@
 import csv
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -10,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy.special import log_softmax
 
 from keras_digitnet import tasks, training
@@ -233,6 +238,76 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
     monkeypatch.setattr(training, "learning_rate_at", lambda epoch, config: float("nan"))
     with pytest.raises(DigitNetError, match="there is no model yet"):
         trained("hopeless")
+
+
+# Callbacks
+
+
+class Seen(keras.callbacks.Callback):
+    """Which epochs it was called for, and what it was told of them."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+        self.logs: list[set[str]] = []
+        self.stop_after = stop_after
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epochs.append(epoch)
+        self.logs.append(set(logs or {}))
+        self.model.stop_training = epoch == self.stop_after
+
+
+def test_callbacks_of_the_callers_own_are_called_and_may_stop(
+    tiny_config: TrainConfig, few_digits: Dataset, tmp_path: Path
+) -> None:
+    plain = train(tiny_config, few_digits, out_dir=tmp_path, verbose=0)
+    seen = Seen()
+    run = train(tiny_config, few_digits, out_dir=tmp_path, verbose=0, callbacks=[seen])
+    assert seen.epochs == [0, 1, 2]
+    assert {"loss", "val_loss", "val_accuracy", "learning_rate"} <= seen.logs[0]
+    assert same_weights(run.model_path, plain.model_path)
+    stopped = train(tiny_config, few_digits, out_dir=tmp_path, verbose=0, callbacks=[Seen(1)])
+    assert stopped.metrics["epochs"] == 2
+
+
+def test_a_resumed_run_takes_callbacks_too(
+    trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def crash(self: object, epoch: int, logs: object = None) -> None:
+        if epoch == 1:
+            raise CrashError
+
+    with monkeypatch.context() as patched, pytest.raises(CrashError):
+        patched.setattr(training._Guard, "on_epoch_begin", crash)
+        trained()
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    seen = Seen()
+    resume(run_dir, few_digits, verbose=0, callbacks=[seen])
+    assert seen.epochs == [1, 2]
+
+
+@pytest.mark.parametrize("callbacks", [[print], "x", keras.callbacks.Callback()])
+def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_made(
+    tiny_config: TrainConfig, tmp_path: Path, callbacks: Any
+) -> None:
+    with pytest.raises(DigitNetError, match="callbacks: expected a list of Keras callbacks"):
+        train(tiny_config, out_dir=tmp_path / "runs", callbacks=callbacks)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_readmes_callbacks_work_as_they_stand(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "callbacks=" in block)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["val_accuracy"]) > 0.5
 
 
 # Stopped and resumed

@@ -124,7 +124,8 @@ def _read_csv(tables: Tables, name: str, where: Path) -> Source:
         labels = [labels for _, labels in found]
         if _is_labelled(split, paths, labels):
             images = emnist.upright(np.concatenate([images for images, _ in found]), name)
-            parts[split] = Split(images, np.concatenate(labels))
+            given = [each for each in labels if each is not None]
+            parts[split] = Split(images, np.concatenate(given))
     folder = where if where.is_dir() else where.parent
     names = emnist.class_names(folder, name)
     return Source(name, str(where.absolute()), _with_numbers(parts), names)

@@ -1,0 +1,86 @@
+"""The options and arguments that several commands take."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from keras_digitnet.config import PRESETS
+from keras_digitnet.environment import BACKENDS
+
+WHERE = (
+    f"{'|'.join(PRESETS)}, the folder of a run or of exports, a .keras, .onnx, .tflite or "
+    "OpenVINO .xml file, the folder of a SavedModel, or the address of a served model "
+    "(http://localhost:8501/v1/models/digitnet)."
+)
+_DATA = (
+    "auto, mnist, digits, fashion_mnist, a .npz file in Keras's layout, a .csv or .parquet file, "
+    "or a folder of such files, of IDX files, or with a folder of images for each class. auto "
+    "takes what KERAS_DIGITNET_DATA names, else MNIST, else scikit-learn's bundled digits."
+)
+
+
+def one_of(names: Sequence[str], *flags: str, **settings: Any) -> Any:
+    """An option whose value is one of some names, which the shell completes."""
+    return typer.Option(
+        *flags, metavar="|".join(names), autocompletion=lambda: list(names), **settings
+    )
+
+
+DataOption = Annotated[str, typer.Option(metavar="NAME|PATH", help=_DATA)]
+TestDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="NAME|PATH", help=_DATA, show_default="the run's own; a preset's is auto"
+    ),
+]
+NamingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="WHERE",
+        help=f"What names the digits: {WHERE}",
+        show_default="the reader and base together",
+    ),
+]
+FindingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="WHERE",
+        help="What finds them for a classifier: a reader, wherever it is.",
+        show_default="reader, for models of the ten digits",
+    ),
+]
+PicturesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...", help="Pictures and folders of pictures; - is one on standard input."
+    ),
+]
+BackendOption = Annotated[
+    str | None,
+    one_of(
+        BACKENDS,
+        "--backend",
+        help="What computes; else KERAS_BACKEND decides, else TensorFlow.",
+        show_default=False,
+    ),
+]
+ModelBackendOption = Annotated[
+    str | None,
+    one_of(
+        BACKENDS,
+        "--backend",
+        help="Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
+        "a preset runs in ONNX Runtime and the rest on TensorFlow.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; messages go to stderr.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
+
+
+def folder_option(help_text: str, **settings: Any) -> Any:
+    return typer.Option(metavar="DIR", help=help_text, **settings)

@@ -1,0 +1,170 @@
+"""The commands that read pictures: `predict` one digit each, `read` numbers."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keras_digitnet.artifacts import require_folder
+from keras_digitnet.cli_options import (
+    CsvOption,
+    FindingOption,
+    JsonOption,
+    ModelBackendOption,
+    NamingOption,
+    PicturesArgument,
+    QuietOption,
+    folder_option,
+)
+from keras_digitnet.cli_output import messages, print_answers, with_progress
+from keras_digitnet.errors import DigitNetError
+
+if TYPE_CHECKING:
+    from keras_digitnet.images import StandardInput
+    from keras_digitnet.reader import Team
+
+
+def predict(
+    images: PicturesArgument,
+    model: NamingOption = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="The pictures are in MNIST's form: light on dark, 28x28, centred."
+        ),
+    ] = False,
+    reader: FindingOption = None,
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Read pictures of one digit each: photos, scans, drawings.
+
+    The reader finds the digit, wherever it is; a picture in MNIST's form goes
+    straight to the classifier. Prints label, confidence and file, a line a
+    picture, or why it could not be read; then it ends with 1, or with 2 if none
+    could.
+
+    Example: keras-digitnet predict seven.png scans/
+    """
+    from keras_digitnet.answers import FilePrediction, predict_files
+
+    if raw and model is None:
+        model = "base"
+    pictures, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    if team is None:
+        answers = _unreadable(FilePrediction, pictures)
+    elif raw and team.classifier is None:
+        raise DigitNetError(f"--raw: expected a classifier; received: {model}, a reader.")
+    else:
+        answers = predict_files(team, with_progress(pictures, quiet), raw)
+    columns = ("label", "confidence", "file", "error")
+    alone = _is_alone(pictures, images)
+    print_answers(answers, FilePrediction.to_line, columns, alone, as_json, as_csv)
+
+
+def read(
+    images: PicturesArgument,
+    model: NamingOption = None,
+    reader: FindingOption = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="A digit that is less probable is printed as ?.")
+    ] = 0.0,
+    smallest: Annotated[
+        float,
+        typer.Option(
+            help="Height of the smallest digits that are sought, as a share of the picture's "
+            "longer side; less takes longer."
+        ),
+    ] = 1 / 80,
+    annotate: Annotated[
+        Path | None,
+        folder_option(
+            "Also draw each picture with its digits' boxes into this folder.", show_default=False
+        ),
+    ] = None,
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Read the numbers in pictures: digits in a row, or several rows of them.
+
+    Prints the text, its rows separated by spaces. Of several pictures it prints
+    text, confidence and file, a line a picture, or why it could not be read;
+    then it ends with 1, or with 2 if none could.
+
+    Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
+    """
+    if not 0 <= min_confidence <= 1:
+        raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
+    if not 0 < smallest <= 1:
+        raise DigitNetError(
+            f"--smallest: expected more than 0, and 1 at most; received: {smallest}."
+        )
+    if annotate:
+        require_folder(annotate)
+    from keras_digitnet.answers import FileReading, read_files
+
+    pictures, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    if team is None:
+        answers = _unreadable(FileReading, pictures)
+    else:
+        shown = with_progress(pictures, quiet)
+        answers = read_files(team, shown, min_confidence, annotate, smallest)
+    columns = ("text", "confidence", "file", "error")
+    alone = _is_alone(pictures, images)
+    line = FileReading.to_line if alone else FileReading.to_named_line
+    print_answers(answers, line, columns, alone, as_json, as_csv)
+
+
+def _pictures_and_team(
+    images: Sequence[str],
+    model: str | None,
+    reader: str | None,
+    backend: str | None,
+    quiet: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> "tuple[list[str | StandardInput], Team | None]":
+    """The pictures that are meant, and what reads them; nothing where no picture is there."""
+    from keras_digitnet.finding import Reader
+    from keras_digitnet.images import is_there, read_standard_input
+    from keras_digitnet.inference import find_model, load
+    from keras_digitnet.picture_files import find_pictures
+    from keras_digitnet.reader import team
+
+    if as_json and as_csv:
+        raise DigitNetError("expected --json or --csv; received: both.")
+    with messages(quiet, as_json or as_csv):
+        for where in (model, reader):
+            if where is not None:
+                find_model(where, backend)
+        pictures: list[str | StandardInput] = [*find_pictures(images)]
+        if "-" in pictures:
+            content = read_standard_input()
+            pictures = [content if picture == "-" else picture for picture in pictures]
+        if not any(map(is_there, pictures)):
+            return pictures, None
+        finder = load(reader, backend) if reader else None
+        if finder is not None and not isinstance(finder, Reader):
+            raise DigitNetError(f"--reader: expected a reader; received: {reader}, a classifier.")
+        return pictures, team(load(model, backend) if model else None, finder, backend)
+
+
+def _unreadable(kind: Any, pictures: "Sequence[str | StandardInput]") -> Iterator[Any]:
+    """What is said of pictures that are not there, without a model to wait for."""
+    from keras_digitnet.images import read_grey
+
+    for picture in pictures:
+        try:
+            read_grey(picture)
+        except DigitNetError as error:
+            yield kind(str(picture), error=str(error))
+
+
+def _is_alone(pictures: "Sequence[str | StandardInput]", images: Sequence[str]) -> bool:
+    """Whether one picture was named, and no folder."""
+    return len(images) == 1 and [str(picture) for picture in pictures] == images

@@ -1,0 +1,272 @@
+"""The commands about training: `train`, `evaluate` what was trained, and list its `runs`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keras_digitnet.artifacts import RunFolder, require_folder
+from keras_digitnet.cli_options import (
+    WHERE,
+    BackendOption,
+    DataOption,
+    JsonOption,
+    ModelBackendOption,
+    QuietOption,
+    TestDataOption,
+    folder_option,
+    one_of,
+)
+from keras_digitnet.cli_output import messages, print_json, print_report, print_runs, verbosity
+from keras_digitnet.config import AUGMENTATIONS, PRESETS, ModelConfig, TrainConfig
+from keras_digitnet.errors import DigitNetError
+
+if TYPE_CHECKING:
+    from keras_digitnet.data import Dataset
+    from keras_digitnet.evaluation import LinesReport, Report
+    from keras_digitnet.finding import Reader
+    from keras_digitnet.inference import Classifier
+
+_DEFAULT = TrainConfig()
+
+
+def train(
+    context: typer.Context,
+    preset: Annotated[
+        str, one_of([*PRESETS], help="Which network; see: keras-digitnet presets.")
+    ] = _DEFAULT.preset,
+    data: DataOption = _DEFAULT.data,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images.", show_default="the preset's"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images, or pages, a step.", show_default="the preset's")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", show_default="the preset's")
+    ] = None,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs of linear warm-up; then half a cosine down to 0.")
+    ] = _DEFAULT.warmup_epochs,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="AdamW's decay of the kernels.", show_default="the preset's"),
+    ] = None,
+    validation_size: Annotated[
+        float, typer.Option(help="Fraction of the training images held back to choose by.")
+    ] = _DEFAULT.validation_size,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without a lower validation loss.",
+            show_default="half of the epochs, but at least 5",
+        ),
+    ] = None,
+    augmentation: Annotated[
+        str,
+        one_of(
+            AUGMENTATIONS,
+            help="affine: random rotation, shift, zoom, slant and bend in one resample; layers: "
+            "the first three, by Keras's own layers; none: no random change at all.",
+        ),
+    ] = "affine",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A trained model of the same network to start from: a preset, run or .keras file.",
+            show_default="new weights",
+        ),
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Score the test images once, at the end.")
+    ] = True,
+    export: Annotated[
+        bool,
+        typer.Option("--export/--no-export", help="Write a SavedModel beside the .keras file."),
+    ] = True,
+    out: Annotated[Path, folder_option("Where the run's new folder goes.")] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a stopped run, given its folder, which holds its settings.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: BackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network; writes a new run folder with the model, figures and pictures.
+
+    Example: keras-digitnet train --preset nano --epochs 5
+    """
+    from keras_digitnet.environment import name_backend, select_backend
+
+    with messages(quiet, as_json):
+        if resume:
+            _refuse_settings(context)
+            saved = RunFolder(resume).read_unfinished()
+            select_backend(backend or saved["backend"], for_training=True)
+            from keras_digitnet import training
+
+            run = training.resume(resume, verbose=verbosity(quiet))
+        else:
+            config = TrainConfig(
+                preset=preset,
+                data=data,
+                seed=seed,
+                epochs=epochs,  # type: ignore[arg-type]
+                batch_size=batch_size,  # type: ignore[arg-type]
+                learning_rate=learning_rate,
+                warmup_epochs=warmup_epochs,
+                weight_decay=weight_decay,  # type: ignore[arg-type]
+                validation_size=validation_size,
+                patience=patience,
+                start=start,
+                test=test,
+                export=export,
+            )
+            network = config.network
+            if isinstance(network, ModelConfig):
+                network = replace(network, augmentation=augmentation)
+            config = replace(config, model=network)
+            name_backend(backend, for_training=True)  # before NumPy starts its threads
+            require_folder(out)
+            from keras_digitnet.data import load_dataset
+
+            dataset = load_dataset(data, seed=seed, validation_size=validation_size)
+            select_backend(backend)
+            from keras_digitnet import training
+
+            run = training.train(config, dataset, out_dir=out, verbose=verbosity(quiet))
+    if as_json:
+        print_json({"run": str(run.folder.path), **run.metrics})
+        return
+    kind, report = ("test", run.test) if run.test else ("validation", run.validation)
+    print_report(report, f"{run.metrics['dataset']}, {kind} images")
+    typer.echo(f"Everything is in {run.folder.path}")
+
+
+def evaluate(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=WHERE)],
+    data: TestDataOption = None,
+    pictures: Annotated[
+        Path | None,
+        folder_option(
+            "Also draw confusion_matrix.png and mistakes.png into this folder.", show_default=False
+        ),
+    ] = None,
+    backend: ModelBackendOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a trained model, wherever it is, on the test images of a data set.
+
+    That is the one that the model was trained on, unless --data names another.
+    The probabilities of several classifiers are averaged. A reader reads lines
+    that are composed of the test images.
+
+    Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
+    """
+    from keras_digitnet.data import load_dataset
+    from keras_digitnet.inference import Classifier, average, find_model, load
+    from keras_digitnet.runs import load_own_dataset
+
+    with messages(quiet, as_json):
+        for model in models:
+            find_model(model, backend)
+        if pictures:
+            require_folder(pictures)
+        dataset = load_dataset(data) if data is not None else load_own_dataset(models)
+        loaded = [load(model, backend) for model in models]
+        report: Report | LinesReport
+        if len(loaded) == 1 and not isinstance(loaded[0], Classifier):
+            report, title = _evaluate_reader(loaded[0], dataset, pictures)
+        else:
+            report, title = _evaluate_classifier(average(loaded), dataset, pictures)
+    if as_json:
+        print_json({"models": models, "dataset": dataset.name, **report.to_json()})
+    else:
+        print_report(report, title)
+
+
+def _evaluate_classifier(
+    classifier: "Classifier", dataset: "Dataset", pictures: Path | None
+) -> "tuple[Report, str]":
+    from keras_digitnet.evaluation import evaluate
+
+    classifier.require_classes(dataset.classes)
+    images, labels = dataset.test.images, dataset.test.labels
+    probabilities = classifier.predict(images).probabilities
+    report = evaluate(probabilities, labels, dataset.classes)
+    title = f"{dataset.name}, {len(labels):,} test images"
+    if pictures:
+        from keras_digitnet import plots
+
+        matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
+        plots.save_figure(matrix, pictures / "confusion_matrix.png")
+        mistakes = plots.plot_mistakes(images, labels, probabilities, dataset.classes, title)
+        plots.save_figure(mistakes, pictures / "mistakes.png")
+    return report, title
+
+
+def _evaluate_reader(
+    reader: "Reader", dataset: "Dataset", pictures: Path | None
+) -> "tuple[LinesReport, str]":
+    from keras_digitnet.written_lines import read_lines
+
+    reader.require_classes(dataset.classes)
+    read = read_lines(reader, dataset.test, 1000)
+    title = f"{dataset.name}, {len(read.lines):,} lines of test images"
+    if pictures:
+        from keras_digitnet import plots
+
+        plots.save_figure(plots.plot_lines(read.mistakes(), title), pictures / "mistakes.png")
+    return read.report, title
+
+
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where the runs' folders lie.")
+    ] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """List what was trained, the best run first, and the unfinished ones last.
+
+    The accuracy is that on the test images where they were scored, and else on
+    the validation images.
+
+    Example: keras-digitnet runs --json
+    """
+    from keras_digitnet.runs import list_runs
+
+    with messages(quiet=False, as_json=as_json):
+        found = list_runs(folder)
+    if as_json:
+        print_json([run.to_json() for run in found])
+    elif found:
+        print_runs(found, f"Runs in {folder}")
+    else:
+        typer.echo(f"No runs in {folder}.")
+
+
+def _refuse_settings(context: typer.Context) -> None:
+    """A resumed run has its settings; a flag that would be ignored is a mistake."""
+    allowed = {"resume", "backend", "quiet", "as_json"}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in allowed
+        and (source := context.get_parameter_source(name))
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise DigitNetError(
+            f"--resume takes its settings from the run; received also: {', '.join(given)}. "
+            "Leave them out."
+        )
