@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from keras_digitnet import __version__
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.config import AUGMENTATIONS, EXPORT_FORMATS, PRESETS, ModelConfig, TrainConfig
-from keras_digitnet.environment import BACKENDS
+from keras_digitnet.environment import BACKENDS, has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
 
 if TYPE_CHECKING:
@@ -111,13 +112,15 @@ def _backend_option(what: str) -> Any:
 
 BackendOption = Annotated[
     str | None,
-    _backend_option("What computes; else KERAS_BACKEND decides, else TensorFlow."),
+    _backend_option(
+        "What computes; else KERAS_BACKEND decides, else Keras's keras.json, else TensorFlow."
+    ),
 ]
 ModelBackendOption = Annotated[
     str | None,
     _backend_option(
         "Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
-        "a preset runs in ONNX Runtime and the rest on TensorFlow."
+        "a preset runs in ONNX Runtime and the rest on what keras.json names, or TensorFlow."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; messages go to stderr.")]
@@ -130,8 +133,27 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# Those whose answer is what they print.
+_ANSWERING = ("evaluate", "predict", "read", "presets", "info")
+
+
+def _open_streams(command: str | None) -> None:
+    """Lets everything print where stdout or stderr is closed, unless the answer would be lost."""
+    open_standard_descriptors()
+    without_stdout = not has_stdout()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+            setattr(sys, name, null)
+    if without_stdout and command in _ANSWERING:
+        raise DigitNetError(
+            f"stdout: expected it to be open, for what {command} answers; it is closed."
+        )
+
+
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -140,6 +162,7 @@ def main(
     ] = False,
 ) -> None:
     """Trains and uses DigitNet, a small and accurate reader of handwritten digits."""
+    _open_streams(context.invoked_subcommand)
 
 
 @app.command()
@@ -492,9 +515,10 @@ def export(
 
     Example: keras-digitnet export base --format all
     """
-    from keras_digitnet.environment import select_backend
+    from keras_digitnet.environment import require_tensorflow, select_backend
 
     with _messages(quiet, as_json):
+        require_tensorflow("export")
         select_backend("tensorflow")  # whatever KERAS_BACKEND says: only TensorFlow writes them
         from keras_digitnet.export import export_model
 
@@ -549,7 +573,10 @@ def presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
-    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin."""
+    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin.
+
+    Ends with 2 if a backend that was named cannot be used.
+    """
     from keras_digitnet import environment
 
     found: dict[str, Any] = {"versions": environment.versions()}
@@ -561,16 +588,19 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         found["devices"] = environment.devices(found["backend"])
     except DigitNetError as error:
         problem = error  # shown last: the versions are what explains it
+    named = backend or environment.NAMED_BACKEND
+    if problem and not named:
+        found["problem"] = str(problem)
     if as_json:
         _print_json(found)
     else:
         print_table("Versions", ("package", "version"), list(found["versions"].items()))
-        for key in ("metal", "backend"):
+        for key in ("metal", "backend", "problem"):
             if key in found:
                 typer.echo(f"{key}: {found[key]}")
         if "devices" in found:
             typer.echo(f"devices: {', '.join(found['devices'])}")
-    if problem:
+    if problem and named:
         raise problem
 
 

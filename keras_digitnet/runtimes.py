@@ -25,6 +25,7 @@ from keras_digitnet.environment import (
     devices,
     import_extra,
     native_notes_dropped,
+    require_tensorflow,
     select_backend,
 )
 from keras_digitnet.errors import DigitNetError, first_line
@@ -320,6 +321,7 @@ def _usable_cpus() -> int:
 
 def open_saved_model(path: Path) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
+    require_tensorflow(str(path))
     with native_notes_dropped():
         devices("tensorflow")
     import tensorflow
