@@ -12,6 +12,7 @@ package costs nothing and leaves the choice of Keras's backend open.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ _MODULE_OF = {
     "train": "training",
 }
 
+# They import Keras, for which a backend must be chosen first.
+_KERAS_MODULES = {"export", "model", "training"}
+
 __all__ = [
     "PRESETS",
     "Artifact",
@@ -90,7 +94,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    module = f"{__name__}.{_MODULE_OF[name]}"
+    if _MODULE_OF[name] in _KERAS_MODULES and module not in sys.modules:
+        importlib.import_module(f"{__name__}.environment").select_backend()
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

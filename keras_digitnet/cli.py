@@ -1,6 +1,8 @@
 """The command `keras-digitnet`: parse, check what costs nothing to check, call, print."""
 
+import os
 import signal
+import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,7 @@ from keras_digitnet.cli_output import messages, print_json, print_table
 from keras_digitnet.cli_reading import predict, read
 from keras_digitnet.cli_training import evaluate, runs, train
 from keras_digitnet.config import EXPORT_FORMATS, PRESETS, export_kinds
+from keras_digitnet.environment import has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
 
 
@@ -64,8 +67,27 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# Those whose answer is what they print.
+_ANSWERING = ("evaluate", "predict", "read", "presets", "info", "runs")
+
+
+def _open_streams(command: str | None) -> None:
+    """Lets everything print where stdout or stderr is closed, unless the answer would be lost."""
+    open_standard_descriptors()
+    without_stdout = not has_stdout()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+            setattr(sys, name, null)
+    if without_stdout and command in _ANSWERING:
+        raise DigitNetError(
+            f"stdout: expected it to be open, for what {command} answers; it is closed."
+        )
+
+
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -74,6 +96,7 @@ def main(
     ] = False,
 ) -> None:
     """Trains and uses DigitNet, a small and accurate reader of handwritten digits."""
+    _open_streams(context.invoked_subcommand)
 
 
 for command in (train, evaluate, predict, read):
@@ -149,15 +172,16 @@ def export(
 
     Example: keras-digitnet export base --format all
     """
-    from keras_digitnet.environment import select_backend
+    from keras_digitnet.environment import require_tensorflow, select_backend
     from keras_digitnet.inference import find_keras_file
 
-    formats = EXPORT_FORMATS if form == "all" else (form,)
+    formats = (form,)
     out_dir = out or Path("exports") / _name_of(model)
     with messages(quiet, as_json):
         export_kinds(formats, quantize)
         find_keras_file(model)
         require_folder(out_dir)
+        require_tensorflow("export")
         select_backend("tensorflow")  # whatever KERAS_BACKEND says: only TensorFlow writes them
         from keras_digitnet.export import export_model
 
@@ -213,7 +237,10 @@ def presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
-    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin."""
+    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin.
+
+    Ends with 2 if a backend that was named cannot be used.
+    """
     from keras_digitnet import environment
 
     found: dict[str, Any] = {"versions": environment.versions()}
@@ -225,16 +252,19 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         found["devices"] = environment.devices(found["backend"])
     except DigitNetError as error:
         problem = error  # shown last: the versions are what explains it
+    named = backend or environment.NAMED_BACKEND
+    if problem and not named:
+        found["problem"] = str(problem)
     if as_json:
         print_json(found)
     else:
         print_table("Versions", ("package", "version"), list(found["versions"].items()))
-        for key in ("metal", "backend"):
+        for key in ("metal", "backend", "problem"):
             if key in found:
                 typer.echo(f"{key}: {found[key]}")
         if "devices" in found:
             typer.echo(f"devices: {', '.join(found['devices'])}")
-    if problem:
+    if problem and named:
         raise problem
 
 

@@ -63,7 +63,7 @@ BackendOption = Annotated[
     one_of(
         BACKENDS,
         "--backend",
-        help="What computes; else KERAS_BACKEND decides, else TensorFlow.",
+        help="What computes; else KERAS_BACKEND decides, else Keras's keras.json, else TensorFlow.",
         show_default=False,
     ),
 ]
@@ -73,7 +73,7 @@ ModelBackendOption = Annotated[
         BACKENDS,
         "--backend",
         help="Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
-        "a preset runs in ONNX Runtime and the rest on TensorFlow.",
+        "a preset runs in ONNX Runtime and the rest on what keras.json names, or TensorFlow.",
         show_default=False,
     ),
 ]

@@ -56,11 +56,13 @@ def _plain(value: Any) -> Any:
 
 
 def export_kinds(formats: Sequence[str], quantize: str | None = None) -> list[str]:
-    """What is to be written: the formats, or `litert int8`.
+    """What is to be written: the formats, or `litert int8`; `all` alone is every format.
 
     Raises:
         DigitNetError: There is no such format or quantization, or no such pair.
     """
+    if list(formats) == ["all"] and quantize is None:
+        return list(EXPORT_FORMATS)
     unknown = [name for name in formats if name not in EXPORT_FORMATS]
     if unknown or not formats:
         raise DigitNetError(

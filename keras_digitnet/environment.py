@@ -5,14 +5,16 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from keras_digitnet.errors import DigitNetError, did_you_mean, first_line
 
@@ -43,8 +45,22 @@ _PACKAGES = (
 )
 
 
+# One thread at a time starts a backend or redirects descriptor 2.
+_LOCK = threading.RLock()
+
+# Lines that native code writes for its own developers: of TensorFlow, XLA and LiteRT.
+_NOTE = re.compile(
+    rb"[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |"
+    rb"(INFO|WARNING): (Created|Initialized) |WARNING: All log messages before absl::|"
+    rb"To enable the following instructions: "
+)
+
+
 def select_backend(name: str | None = None, for_training: bool = False) -> str:
-    """Settles the backend before Keras is imported: `name`, else `KERAS_BACKEND`, else TensorFlow.
+    """Settles the backend and starts Keras on it.
+
+    It is `name`, else what `KERAS_BACKEND` names, else the one that Keras runs
+    on, else what `keras.json` names, else TensorFlow.
 
     Args:
         name: One of `BACKENDS`.
@@ -55,16 +71,12 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
         DigitNetError: No such backend, it is not installed, it cannot start on
             this machine, or Keras already runs on another one.
     """
-    name = name_backend(name, for_training)
-    try:
+    with _LOCK:
+        open_standard_descriptors()
+        name = name_backend(name, for_training)
         with native_notes_dropped():
-            devices(name)
-    except Exception as error:  # whatever a damaged installation or a missing device raises
-        raise DigitNetError(
-            f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
-            "Install it anew, or choose another --backend."
-        ) from error
-    return name
+            _start(name)
+        return name
 
 
 def name_backend(name: str | None = None, for_training: bool = False) -> str:
@@ -73,28 +85,120 @@ def name_backend(name: str | None = None, for_training: bool = False) -> str:
     Raises:
         DigitNetError: As `select_backend`, but for a backend that cannot start.
     """
-    name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    name, by_whom = _named_backend(name)
     if name not in BACKENDS:
         raise DigitNetError(
-            f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}."
+            f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}{by_whom}."
             + did_you_mean(name, BACKENDS)
         )
-    if "keras" in sys.modules and (running := sys.modules["keras"].config.backend()) != name:
+    if (running := _running_backend() or name) != name:
         raise DigitNetError(
-            f"Keras already runs on {running}; received: {name!r}. "
+            f"Keras already runs on {running}; received: {name!r}{by_whom}. "
             "Choose the backend before keras is imported."
         )
-    if importlib.util.find_spec(name) is None:
-        extra = "keras_digitnet" if name == "tensorflow" else f"keras_digitnet[{name}]"
-        raise DigitNetError(
-            f"The backend {name} is not installed. Install it: pip install '{extra}'"
-        )
+    if not _is_installed(name):
+        raise DigitNetError(_how_to_get(name, by_whom))
     if name == "tensorflow" and (problem := metal_problem()):
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
     if for_training and name == "jax":
         _keep_freed_memory()
     return name
+
+
+def _named_backend(name: str | None) -> tuple[str, str]:
+    """The backend that is wanted, and who named it if it was not the caller."""
+    if name:
+        return name, ""
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named, ", which KERAS_BACKEND names"
+    if running := _running_backend():
+        return running, ", on which Keras runs"
+    # Keras itself takes what is no JSON for an empty file.
+    with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+        if named := json.loads(keras_json().read_text()).get("backend"):
+            return str(named), f", which {keras_json()} names"
+    return "tensorflow", ", which is Keras's default"
+
+
+def _running_backend() -> str | None:
+    if "keras" not in sys.modules:
+        return None
+    import keras  # waits for another thread that is importing it
+
+    return str(keras.config.backend())
+
+
+def keras_json() -> Path:
+    """Where Keras looks for its settings."""
+    if named := os.environ.get("KERAS_HOME"):
+        return Path(named).expanduser() / "keras.json"
+    home = Path.home()
+    return (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras" / "keras.json"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # what a finder or a damaged module says
+        return False
+
+
+def _how_to_get(name: str, by_whom: str) -> str:
+    """Why a missing backend cannot be used, and what can."""
+    package = name if name == "tensorflow" else f"'keras_digitnet[{name}]'"
+    installed = [backend for backend in BACKENDS if _is_installed(backend)]
+    choose = ""
+    if installed:
+        choose = (
+            f"Installed: {', '.join(installed)}. Choose one: KERAS_BACKEND={installed[0]} in the "
+            f"environment, or --backend {installed[0]}. Or install it"
+        )
+    comma = "," if by_whom else ""
+    return (
+        f"The backend {name}{by_whom}{comma} is not installed. "
+        f"{choose or 'Install it'}: pip install {package}"
+    )
+
+
+def require_tensorflow(what: str) -> None:
+    """Raises DigitNetError where TensorFlow is missing, which `what` needs on every backend."""
+    if not _is_installed("tensorflow"):
+        raise DigitNetError(
+            f"{what}: expected TensorFlow, which it needs under every backend; "
+            "received: it is not installed. Install it: pip install tensorflow"
+        )
+
+
+def _start(name: str) -> None:
+    """Imports the backend and Keras; whatever they raise becomes one message."""
+    try:
+        devices(name)
+    except Exception as error:  # what a damaged installation or a missing device raises
+        raise DigitNetError(
+            f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
+            "Install it anew, or choose another --backend."
+        ) from error
+    try:
+        importlib.import_module("keras")
+    except Exception as error:
+        raise DigitNetError(
+            f"Keras: expected it to start; received: {first_line(error)} "
+            f"Its settings are in {keras_json()}."
+        ) from error
+
+
+def open_standard_descriptors() -> None:
+    """Opens the null device wherever stdin, stdout or stderr is closed.
+
+    Else the next file that is opened gets the number of one of them, and what
+    native code says goes into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def import_extra(module: str, extra: str) -> Any:
@@ -164,27 +268,54 @@ def _keep_freed_memory() -> None:
             mallopt(option, value)
 
 
+def has_stdout() -> bool:
+    """Whether Python can print: windowed programs and services have no streams."""
+    return sys.stdout is not None and not sys.stdout.closed
+
+
 @contextlib.contextmanager
 def native_notes_dropped() -> Iterator[None]:
     """Drops what native code writes to stderr, unless an exception makes it matter.
 
     TensorFlow greets with several lines for its own developers, before any of
-    its settings for logging take effect.
+    its settings for logging take effect. What other threads write meanwhile
+    comes after it. Where there is no stderr or no folder for temporary files,
+    nothing is dropped.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
+    with _LOCK, contextlib.ExitStack() as stack:
+        alone = threading.active_count() == 1
+        redirected = _redirected_stderr(stack)
+        if redirected is None:
+            yield
+            return
+        terminal, notes = redirected
+        failed = True
         try:
             yield
-        except BaseException:
-            notes.seek(0)
-            os.write(terminal, notes.read())
-            raise
+            failed = False
         finally:
             os.dup2(terminal, 2)
-            os.close(terminal)
+            notes.seek(0)
+            lines = [line for line in notes if failed or not (alone or _NOTE.match(line))]
+            with contextlib.suppress(OSError), open(terminal, "wb", closefd=False) as stderr:
+                stderr.writelines(lines)
+
+
+def _redirected_stderr(stack: contextlib.ExitStack) -> tuple[int, IO[bytes]] | None:
+    """What descriptor 2 was, and the file that it now is; `None` where it stays as it is."""
+    if sys.__stderr__ is None:  # then it is closed, or some other file
+        return None
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # None or closed
+        sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+        stack.callback(os.close, terminal)
+        notes = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
+        os.dup2(notes.fileno(), 2)
+    except OSError:
+        return None
+    return terminal, notes
 
 
 def versions() -> dict[str, str]:

@@ -211,7 +211,7 @@ def export_model(
     Args:
         model: A preset's name, the folder of a run, or a `.keras` file.
         out_dir: Where the files go; those of the same names are replaced.
-        formats: Some of `EXPORT_FORMATS`.
+        formats: Some of `EXPORT_FORMATS`, or `all` alone; a reader has no LiteRT.
         quantize: `int8`, with the format `litert` alone: weights and most
             activations in eight bits, calibrated on training images.
 
@@ -228,11 +228,8 @@ def export_model(
         return artifacts
     _require_packages(kinds)
     opened = _open(keras_path)
-    if isinstance(opened, _Detector) and (fixed := [kind for kind in kinds if "litert" in kind]):
-        raise DigitNetError(
-            f"format: expected saved_model, onnx or openvino for a reader, whose pages have any "
-            f"size; received: {', '.join(fixed)}, whose sizes are fixed."
-        )
+    if isinstance(opened, _Detector):
+        kinds = _of_open_size(kinds, chosen=list(formats) != ["all"])
     out_dir = Path(out_dir)
     if kinds != ["saved_model"]:  # which has its names inside
         _refuse_other_names(out_dir, opened)
@@ -241,6 +238,19 @@ def export_model(
         artifacts.append(_written(kind, opened, out_dir))
         _announce(artifacts[-1])
     return artifacts
+
+
+def _of_open_size(kinds: list[str], chosen: bool) -> list[str]:
+    """The formats that can hold a reader, whose pages have any size."""
+    fixed = [kind for kind in kinds if "litert" in kind]
+    if fixed and chosen:
+        raise DigitNetError(
+            "format: expected saved_model, onnx or openvino for a reader, whose pages have any "
+            f"size; received: {', '.join(fixed)}, whose sizes are fixed."
+        )
+    if fixed:
+        logger.info("LiteRT is left out: its sizes are fixed, and a reader's pages have any size.")
+    return [kind for kind in kinds if kind not in fixed]
 
 
 def _announce(artifact: Artifact) -> None:

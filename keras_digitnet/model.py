@@ -10,6 +10,7 @@ from keras_digitnet.layers import DepthwiseConv2D, RandomAffine, RandomDegradati
 
 IMAGE_SHAPE = (28, 28, 1)
 DATA_FORMAT = "channels_last"
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _RANDOM_LAYERS = (
     RandomAffine,
@@ -49,14 +50,14 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
 
 
 def network_dtype() -> str:
-    """The dtype policy of the layers between the images and the logits.
+    """The dtype policy of the layers between the images and the logits, one of `DTYPES`.
 
     Each states it, and `DATA_FORMAT`, where Keras would take the process's
     settings. `mixed_bfloat16` and `mixed_float16` are the process's own; under
     any other policy it is float32.
     """
     policy = str(keras.config.dtype_policy().name)
-    return policy if policy in ("mixed_bfloat16", "mixed_float16") else "float32"
+    return policy if policy in DTYPES else "float32"
 
 
 def stem(x: Any, config: ModelConfig) -> Any:

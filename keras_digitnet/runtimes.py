@@ -26,6 +26,7 @@ from keras_digitnet.environment import (
     import_extra,
     import_runtime,
     native_notes_dropped,
+    require_tensorflow,
     select_backend,
 )
 from keras_digitnet.errors import DigitNetError, first_line
@@ -321,6 +322,7 @@ def _usable_cpus() -> int:
 
 def open_saved_model(path: Path) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
+    require_tensorflow(str(path))
     with native_notes_dropped():
         devices("tensorflow")
     import tensorflow

@@ -34,7 +34,7 @@ from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import find_keras_file
-from keras_digitnet.model import count_parameters, jit_compile, network_dtype
+from keras_digitnet.model import DTYPES, count_parameters, jit_compile, network_dtype
 from keras_digitnet.runtimes import load_keras_model as load_trained
 from keras_digitnet.tasks import Batch, task_of
 
@@ -106,6 +106,7 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; ends after the current batch.
     """
     _require_callbacks(callbacks)
+    _require_packages(config)
     dataset = dataset or _load(config)
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
     config = config.completed(dataset.source, len(dataset.classes))
@@ -152,6 +153,11 @@ def resume(
         )
     try:
         config = TrainConfig.from_json(saved["train"])
+        _require_packages(config)
+        if (policy := saved.get("dtype_policy", "float32")) not in DTYPES:
+            raise DigitNetError(
+                f"dtype_policy: expected one of {', '.join(DTYPES)}; received: {policy!r}."
+            )
         dataset = dataset or _load(config)
     except DigitNetError as error:
         raise DigitNetError(f"{folder.config_path}: {error}") from None
@@ -161,7 +167,7 @@ def resume(
             f"{dataset.name} with other content."
         )
     remove_leftovers(folder.path)
-    with _keras_settings(saved.get("dtype_policy", "float32")):
+    with _keras_settings(policy):
         return _run(folder, config, dataset, verbose, callbacks)
 
 
@@ -201,6 +207,12 @@ def feed(endless: Iterator[Batch]) -> Any:
 
 
 # The run, step by step
+
+
+def _require_packages(config: TrainConfig) -> None:
+    """Before hours of training, not after them."""
+    if config.export:
+        environment.require_tensorflow("export (--no-export leaves it out)")
 
 
 def _load(config: TrainConfig) -> Dataset:
@@ -352,7 +364,7 @@ def _fit(
             validation_data=task.validation(),
             validation_batch_size=task.validation_batch,
             shuffle=False,  # the task has done it
-            verbose=verbose,
+            verbose=verbose if environment.has_stdout() else 0,
             callbacks=[
                 WarmupCosine(config, task.steps),
                 _EpochSeeds(config.seed),
