@@ -148,7 +148,7 @@ def test_reports_that_the_user_has_asked_for_stay(
 @pytest.mark.parametrize("folder", ["keras_digitnet", "scripts"])
 def test_runtimes_are_imported_in_one_place(folder: str) -> None:
     """`environment.import_runtime`, which turns the reports off."""
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         statement = re.search(
             r"^\s*(import|from) (onnxruntime|openvino)\b.*", path.read_text(), re.M
         )
