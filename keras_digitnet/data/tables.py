@@ -121,11 +121,9 @@ def _read_csv(tables: Tables, name: str, where: Path) -> Source:
     parts: dict[str, Split] = {}
     for split, paths in tables.items():
         found = [csv_files.read(path) for path in paths]
-        labels = [labels for _, labels in found]
-        if _is_labelled(split, paths, labels):
+        if _is_labelled(split, paths, [labels for _, labels in found]):
             images = emnist.upright(np.concatenate([images for images, _ in found]), name)
-            given = [each for each in labels if each is not None]
-            parts[split] = Split(images, np.concatenate(given))
+            parts[split] = Split(images, np.concatenate([labels or [] for _, labels in found]))
     folder = where if where.is_dir() else where.parent
     names = emnist.class_names(folder, name)
     return Source(name, str(where.absolute()), _with_numbers(parts), names)
@@ -142,11 +140,8 @@ def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
         if _is_labelled(split, tables[split], parts)
     }
     names = next((part.class_names for part in found["train"] if part), None)
-    classes = set(labels["train"].tolist())
-    if names:
-        classes = {
-            names.get(int(value), value) if value.isdecimal() else value for value in classes
-        }
+    named = {str(number): name for number, name in (names or {}).items()}
+    classes = {named.get(value, value) for value in labels["train"].tolist()}
     pictures = NormalizedPictures(digits=classes == set("0123456789"))
     parts = {
         split: Split(
