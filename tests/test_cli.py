@@ -307,7 +307,7 @@ def test_read_prints_text_csv_and_json_and_draws(
     of_row, of_blank = shown.stdout.splitlines()
     assert of_row.startswith(f"{text}  ")
     assert of_row.endswith("%  row.png")
-    assert of_blank.startswith("Error: blank.png: no ink found")
+    assert of_blank.startswith("Error: blank.png: no digit found")
     assert shown.stderr == f"{of_blank}\n"
     assert (tmp_path / "seen" / "row.png").is_file()
     in_csv = command("read", *both, "--csv").stdout.splitlines()
