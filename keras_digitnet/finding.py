@@ -21,8 +21,10 @@ _USUAL = 24.0
 # Characters so high are found: a share of the picture's longer side, but no fewer pixels of it.
 SMALLEST = 1 / 80
 _LOWEST = 8
-# Presence is calibrated: of what is just so likely, half is there.
-_PRESENT = 0.5
+# Presence is calibrated: of what is just so likely, half is there. Where one character must be in
+# the picture, one that is less likely is still the best answer, down to this.
+PRESENT = 0.5
+FAINT = 0.15
 # Of two boxes, the less likely goes where they share so much of their union, or of the smaller.
 _OVERLAP = 0.4
 _INSIDE = 0.65
@@ -77,18 +79,21 @@ class Named:
 class Reader(Named):
     """A trained model that finds the characters of a picture, wherever it runs."""
 
-    def find(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
+    def find(
+        self, grey: np.ndarray, smallest: float = SMALLEST, lowest: float = PRESENT
+    ) -> list[Character]:
         """The characters of a picture, in no order.
 
         Args:
             grey: `(H, W)` uint8.
             smallest: Height of the smallest characters that are sought, as a
                 share of the picture's longer side.
+            lowest: Presence of what is still a character.
 
         Raises:
             DigitNetError: The model fails, or a server does not answer.
         """
-        parts = [self._look(grey, scale) for scale in scales(grey.shape, smallest)]
+        parts = [self._look(grey, scale, lowest) for scale in scales(grey.shape, smallest)]
         arrays = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         boxes, presence, probabilities = arrays
         return [
@@ -96,13 +101,15 @@ class Reader(Named):
             for index, votes in _settled(boxes, presence, probabilities)
         ]
 
-    def _look(self, grey: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _look(
+        self, grey: np.ndarray, scale: float, lowest: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes in the picture's pixels, presence and probabilities of what one scale shows."""
         import cv2
 
         presence, boxes, probabilities = self._cells(canvas(grey, scale))
         highest = cv2.dilate(presence, np.ones((3, 3), np.uint8))
-        peaks = (presence >= highest) & (presence >= _PRESENT)
+        peaks = (presence >= highest) & (presence >= lowest)
         boxes = boxes[peaks] - MARGIN
         tall = boxes[:, 3] - boxes[:, 1]
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.finding import SMALLEST, Character, Reader, in_lines
+from keras_digitnet.finding import FAINT, PRESENT, SMALLEST, Character, Reader, in_lines
 from keras_digitnet.images import described, name_of, open_upright, read_grey
 from keras_digitnet.inference import Classifier, load, load_classifier
 from keras_digitnet.normalization import digit_in, is_normalized
@@ -239,15 +239,17 @@ def find_digit(picture: "Picture", reading_team: Team) -> Found:
 
 
 def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
-    found = list(itertools.chain(*_find(grey, reader)))
+    """The digit that is present, or else the likeliest that may be."""
+    found = list(itertools.chain(*_find(grey, reader, lowest=FAINT)))
     if not found:
         raise _nothing(picture, grey)
-    if len(found) > 1:
+    present = [each for each in found if each.presence >= PRESENT]
+    if len(present) > 1:
         raise DigitNetError(
-            f"{name_of(picture)}: expected one digit; received: {len(found)} of them. "
+            f"{name_of(picture)}: expected one digit; received: {len(present)} of them. "
             "Read a number with: keras-digitnet read"
         )
-    return found[0]
+    return max(found, key=lambda each: each.presence)
 
 
 def whole(grey: np.ndarray) -> Found:
@@ -258,12 +260,17 @@ def whole(grey: np.ndarray) -> Found:
     return Found(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
 
 
-def _find(grey: np.ndarray, reader: Reader | None, smallest: float = SMALLEST) -> list[list[Found]]:
+def _find(
+    grey: np.ndarray,
+    reader: Reader | None,
+    smallest: float = SMALLEST,
+    lowest: float = PRESENT,
+) -> list[list[Found]]:
     """What is to be named, in lines; without a reader, all ink together is one character."""
     if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
-    lines = in_lines(reader.find(grey, smallest))
+    lines = in_lines(reader.find(grey, smallest, lowest))
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 

@@ -1,0 +1,61 @@
+"""The reader that ships keeps to what it was measured at."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import keras_digitnet as kd
+from keras_digitnet.data import Dataset
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.written_lines import write_line
+
+sys.path.append(str(ROOT / "scripts"))
+from pages_without_digits import page_without_digits
+
+LINES = 80
+
+
+def test_lines_of_test_digits_are_read(mnist: Dataset) -> None:
+    random = np.random.default_rng(1)
+    lines = [write_line(mnist.test, random) for _ in range(LINES)]
+    right = [text_of(line.picture) == "".join(map(str, line.labels)) for line in lines]
+    # Three standard errors of so many lines below what a thousand of them gave.
+    assert np.mean(right) > LINES_RIGHT - 3 * np.sqrt(LINES_RIGHT * (1 - LINES_RIGHT) / LINES)
+
+
+def test_nothing_is_read_where_no_digit_is() -> None:
+    pages = [page_without_digits(np.random.default_rng([2, index])) for index in range(LINES)]
+    wrong = np.mean([text_of(page) != "" for page in pages])
+    assert wrong < PAGES_WRONG + 3 * np.sqrt(PAGES_WRONG * (1 - PAGES_WRONG) / LINES)
+
+
+def test_single_digits_in_any_place_and_size_are_found(digits: Dataset) -> None:
+    """Most of the bundled digits, drawn large and small, off the middle, on both papers."""
+    random = np.random.default_rng(0)
+    right = []
+    for image, label in zip(digits.test.images[:40, ..., 0], digits.test.labels, strict=False):
+        side = int(random.integers(60, 300))
+        page = np.zeros((side, side), np.uint8)
+        top, left = random.integers(0, side - 28, 2)
+        page[top : top + 28, left : left + 28] = image
+        right.append(text_of(page if random.random() < 0.5 else 255 - page) == str(label))
+    assert np.mean(right) > 0.7
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (20, 3000), (3000, 20), (1, 1)])
+def test_odd_pictures_get_an_answer_or_one_line(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    for picture in (noise, np.zeros(shape, np.uint8)):
+        try:
+            assert kd.read(picture).digits
+        except DigitNetError as error:
+            assert "\n" not in str(error)
+
+
+def text_of(picture: np.ndarray) -> str:
+    try:
+        return kd.read(picture).text
+    except DigitNetError:
+        return ""
