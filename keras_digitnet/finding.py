@@ -52,6 +52,10 @@ class Character:
 class Named:
     """A trained model, wherever it runs, and the names of its classes.
 
+    Any number of threads may use it at once, in every format, and a process
+    that is forked after loading may too. It cannot be pickled or copied: load
+    it by name in each worker process.
+
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
             where the model came without names.
@@ -62,6 +66,13 @@ class Named:
         self._runtime = runtime
         self.named = classes is not None
         self.classes = classes or tuple(str(label) for label in range(runtime.num_classes))
+
+    def __reduce__(self) -> str:
+        raise DigitNetError(
+            f"{type(self).__name__}: expected it to stay in the process that loaded it; received: "
+            "a try to pickle or copy it. Load it in the worker, by name: "
+            f"kd.load({self._runtime.name!r})"
+        )
 
     def require_classes(self, classes: tuple[str, ...]) -> None:
         """Raises DigitNetError unless a data set's classes are the model's own.

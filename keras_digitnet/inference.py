@@ -53,6 +53,10 @@ class Predictions:
 class Classifier(Named):
     """A trained model that says which digit an image shows, wherever it runs.
 
+    Any number of threads may use it at once, in every format, and a process
+    that is forked after loading may too. It cannot be pickled or copied: load
+    it by name in each worker process.
+
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
             where the model came without names.

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import sys
+import threading
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     import keras
 
 MOST_CLASSES = 10_000
+# Of one model, where each computes for one thread at a time: more take memory and no less time.
+MOST_WORKERS = 4
 
+Compute = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 Shape = tuple[int | None, ...]
 Signature = Mapping[str, tuple[str, Shape]]
 
@@ -54,7 +59,8 @@ class Runtime:
 
     Attributes:
         name: What messages call it: a file or an address.
-        predict_batch: Images, N at least 1, to the outputs. A classifier takes
+        predict_batch: Images, N at least 1, to the outputs; any number of threads
+            may call it at once. A classifier takes
             `(N, 28, 28, 1)` uint8 and gives probabilities `(N, C)` float32 and
             labels `(N,)` integers; a reader takes `(N, H, W, 1)` uint8 and gives
             what `detector.build_detection_model` says.
@@ -63,7 +69,7 @@ class Runtime:
     """
 
     name: str
-    predict_batch: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+    predict_batch: Compute
     num_classes: int
     outputs: tuple[str, ...] = CLASSIFIER_OUTPUTS
 
@@ -156,6 +162,32 @@ def _loading(path: Path, what: str) -> Iterator[None]:
         raise DigitNetError(f"{path}: expected {what}; received: {first_line(error)}") from error
 
 
+def _in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> Compute:
+    """What threads may call at once, of workers that take one call at a time.
+
+    Args:
+        first: A worker.
+        another: Makes up to `MOST_WORKERS` of them, where more threads come
+            than there are workers; else they wait for the first.
+    """
+    idle = deque([first])
+    free = threading.Semaphore(min(_usable_cpus(), MOST_WORKERS) if another else 1)
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        with free:
+            try:
+                worker = idle.pop()
+            except IndexError:
+                assert another is not None
+                worker = another()
+            try:
+                return worker(images)
+            finally:
+                idle.append(worker)
+
+    return predict_batch
+
+
 # Keras
 
 
@@ -164,16 +196,17 @@ def open_keras(path: Path) -> Runtime:
     inference = load_inference_model(path)
     if isinstance(inference.output, dict):
         num_classes = inference.output["probabilities"].shape[-1]
-        return Runtime(str(path), _page_reader(inference), num_classes, READER_OUTPUTS)
+        pages = _in_turns(_page_reader(inference))
+        return Runtime(str(path), pages, num_classes, READER_OUTPUTS)
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.asarray(inference.predict_on_batch(images))
         return probabilities, probabilities.argmax(axis=1)
 
-    return Runtime(str(path), predict_batch, inference.output_shape[1])
+    return Runtime(str(path), _in_turns(compute), inference.output_shape[1])
 
 
-def _page_reader(inference: "keras.Model") -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+def _page_reader(inference: "keras.Model") -> Compute:
     """Computes pages of any size; on JAX in some fixed ones, since it compiles each shape anew.
 
     There what is more goes on below and at the right as the page's margin ends.
@@ -419,7 +452,12 @@ def open_litert(path: Path) -> Runtime:
         }
 
     with _loading(path, "a .tflite model with serving_default"), native_notes_dropped():
-        interpreter = litert.Interpreter(str(path), num_threads=_usable_cpus())
+        content = path.read_bytes()  # another worker is of the same, whatever the file is by then
+
+        def opened() -> Any:
+            return litert.Interpreter(model_content=content, num_threads=_usable_cpus())
+
+        interpreter = opened()
         _require_finite(path, _litert_weights(interpreter))
         interpreter.allocate_tensors()  # reports what it computes with, once
         run = interpreter.get_signature_runner("serving_default")
@@ -427,11 +465,17 @@ def open_litert(path: Path) -> Runtime:
             path, described(run.get_input_details()), described(run.get_output_details())
         )
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        answers = run(images=images)
-        return tuple(answers[name] for name in outputs)
+    def worker(run: Any) -> Compute:
+        def compute(images: np.ndarray) -> tuple[np.ndarray, ...]:
+            answers = run(images=images)
+            return tuple(answers[name] for name in outputs)
 
-    return Runtime(str(path), predict_batch, num_classes, outputs)
+        return compute
+
+    def another() -> Compute:
+        return worker(opened().get_signature_runner("serving_default"))
+
+    return Runtime(str(path), _in_turns(worker(run), another), num_classes, outputs)
 
 
 def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
@@ -478,8 +522,13 @@ def open_openvino(path: Path) -> Runtime:
             path, described(compiled.inputs), described(compiled.outputs)
         )
 
-    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        answers = compiled({"images": images})
-        return tuple(answers[name] for name in outputs)
+    def worker() -> Compute:
+        request = compiled.create_infer_request()
 
-    return Runtime(str(path), predict_batch, num_classes, outputs)
+        def compute(images: np.ndarray) -> tuple[np.ndarray, ...]:
+            answers = request.infer({"images": images})
+            return tuple(answers[name] for name in outputs)
+
+        return compute
+
+    return Runtime(str(path), _in_turns(worker(), worker), num_classes, outputs)
