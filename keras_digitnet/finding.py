@@ -21,9 +21,10 @@ _USUAL = 24.0
 # Characters so high are found: a share of the picture's longer side, but no fewer pixels of it.
 SMALLEST = 1 / 80
 _LOWEST = 8
-# Presence is calibrated: of what is just so likely, half is there. Where one character must be in
-# the picture, one that is less likely is still the best answer, down to this.
-PRESENT = 0.5
+# How likely a character is there that counts. Of what is so likely somewhat more than half is there;
+# lines of validation digits lose a point from 0.5 to 0.7, and cells, whose borders look like ones,
+# gain 15. Where one character must be in the picture, a fainter one is still the best answer.
+PRESENT = 0.65
 FAINT = 0.15
 # Of two boxes, the less likely goes where they share so much of their union, or of the smaller.
 _OVERLAP = 0.4
