@@ -21,7 +21,7 @@ _USUAL = 24.0
 # Characters so high are found: a share of the picture's longer side, but no fewer pixels of it.
 SMALLEST = 1 / 80
 _LOWEST = 8
-# How likely a character is there that counts. Of what is so likely somewhat more than half is there;
+# How likely there a character must be. Of what is so likely somewhat more than half is there;
 # lines of validation digits lose a point from 0.5 to 0.7, and cells, whose borders look like ones,
 # gain 15. Where one character must be in the picture, a fainter one is still the best answer.
 PRESENT = 0.65

@@ -24,6 +24,8 @@ from keras_digitnet.environment import select_backend
 
 ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
+# The length of the training that a reader's run started from.
+START_EPOCHS = 40
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
 READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
@@ -121,9 +123,21 @@ def _replace(
 
 def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
     rows, columns = train["model"]["page"]
+    command = f"    keras-digitnet train --preset reader --seed {train['seed']} --data mnist"
+    options = f"--epochs {train['epochs']} --learning-rate {train['learning_rate']:g}"
+    commands, started = f"{command} {options}", ""
+    if train["start"]:
+        commands = f"{command} --epochs {START_EPOCHS}\n{commands} --start RUN"
+        started = (
+            "Two trainings, the second from the first one's model.\n"
+            f"The first: {START_EPOCHS} epochs, peak learning rate 0.002, else the same, on pages of "
+            "which none ended at\na cell's borders. The second: "
+        )
     shown = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay", "seed")
     return READER_CARD.format(
         **{key: train[key] for key in shown},
+        commands=commands,
+        started=started,
         parameters=metrics["parameters"],
         rows=rows,
         columns=columns,
