@@ -130,8 +130,8 @@ def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
         commands = f"{command} --epochs {START_EPOCHS}\n{commands} --start RUN"
         started = (
             "Two trainings, the second from the first one's model.\n"
-            f"The first: {START_EPOCHS} epochs, peak learning rate 0.002, else the same, on pages of "
-            "which none ended at\na cell's borders. The second: "
+            f"The first: {START_EPOCHS} epochs, peak learning rate 0.002, else the same, on pages "
+            "of which none ended at\na cell's borders. The second: "
         )
     shown = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay", "seed")
     return READER_CARD.format(

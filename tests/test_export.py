@@ -165,7 +165,8 @@ def test_what_does_not_agree_is_not_left_behind(
 
     def other(path: Path) -> Any:
         model = opened(path)
-        return dataclasses.replace(model, probabilities=model.probabilities * 0.9999)
+        answers = tuple((probabilities * 0.9999, labels) for probabilities, labels in model.answers)
+        return dataclasses.replace(model, answers=answers)
 
     monkeypatch.setattr(export, "_open", other)
     (tmp_path / "model.onnx").write_text("what was there")
@@ -184,7 +185,8 @@ def judged(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> 
     images = np.zeros((len(truth), 28, 28, 1), np.uint8)
     split = Split(images, truth)
     dataset = Dataset("some", "some", tuple("0123456789"), split, split, split)
-    model = export._Model(Path("x.keras"), None, None, dataset, probabilities)
+    answers = ((probabilities, probabilities.argmax(axis=1)),)
+    model = export._Model(Path("x.keras"), None, None, dataset, (), answers)
     return export._disagreement(model, "litert int8", 0.5, labels)
 
 

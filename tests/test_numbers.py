@@ -23,6 +23,11 @@ def nano() -> keras.Model:
     return keras.saving.load_model(path, compile=False)
 
 
+def alone(inference: keras.Model) -> export._Model:
+    """What is exported, without anything to compare it with."""
+    return export._Model(Path("model.keras"), inference, None, None, (), ())  # type: ignore[arg-type]
+
+
 def written(model: keras.Model, folder: Path) -> list[Path]:
     """The network in every form, written as `export_model` does, which would refuse it."""
     import onnx
@@ -30,10 +35,11 @@ def written(model: keras.Model, folder: Path) -> list[Path]:
     inference = build_inference_model(model)
     paths = [folder / f"model{suffix}" for suffix in (".keras", ".onnx", ".tflite", ".xml")]
     model.save(paths[0])
-    onnx.save_model(export._onnx(inference), paths[1])
-    paths[2].write_bytes(export._litert(inference))
-    export._save_openvino(inference, paths[3])
-    export._save(inference, folder / "1", image_bytes=True)
+    exported = alone(inference)
+    onnx.save_model(export._onnx(exported), paths[1])
+    paths[2].write_bytes(export._litert(exported))
+    export._save_openvino(exported, paths[3])
+    export._save(exported, folder / "1", image_bytes=True)
     return [*paths, folder / "1"]
 
 
@@ -100,5 +106,5 @@ def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
     import onnx
 
     path = tmp_path / "logits.onnx"
-    onnx.save_model(export._onnx(nano()), path)
+    onnx.save_model(export._onnx(alone(nano())), path)
     refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")

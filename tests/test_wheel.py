@@ -33,7 +33,7 @@ def test_it_holds_the_package_and_the_models_and_nothing_else(wheel: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         sizes = [member.file_size for member in archive.infolist()]
-    package = {f"keras_digitnet/{path.name}" for path in (ROOT / "keras_digitnet").glob("*.py")}
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "keras_digitnet").rglob("*.py")}
     models = {
         f"keras_digitnet/{path.relative_to(ROOT)}"
         for path in (ROOT / "saved_models").rglob("*")
@@ -61,8 +61,9 @@ def test_it_predicts_in_a_fresh_environment(wheel: Path, tmp_path: Path, digits:
     program = (
         "import keras_digitnet as kd, numpy as np\n"
         "print(kd.__file__)\n"
-        "for name in kd.PRESETS:\n"
+        "for name in ('nano', 'small', 'base'):\n"
         "    print(kd.load(name).predict(np.zeros((2, 28, 28), np.uint8)).labels.shape)\n"
+        "print(kd.load('reader').find(np.zeros((40, 90), np.uint8)))\n"
     )
     shown = subprocess.run(
         [python, "-c", program],
@@ -73,7 +74,7 @@ def test_it_predicts_in_a_fresh_environment(wheel: Path, tmp_path: Path, digits:
         text=True,
     ).stdout.splitlines()
     assert shown[0].startswith(str(site_packages))
-    assert shown[1:] == ["(2,)"] * len(PRESETS)
+    assert shown[1:] == ["(2,)"] * 3 + ["[]"]
     command = [python.with_name("keras-digitnet"), "predict", "0.png", "1.png", "2.png"]
     lines = subprocess.run(
         command, cwd=tmp_path, env={}, check=True, capture_output=True, text=True
