@@ -154,7 +154,8 @@ class Reader(Named):
 
 def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
     """What a picture is resized by: from characters that fill it to the smallest, in even steps."""
-    fills = _USUAL / min(shape[0], 4 * shape[1])  # a 1 may be four times as high as it is wide
+    # A 1 may be four times as high as it is wide; what is too low to be found is not enlarged.
+    fills = _USUAL / max(min(shape[0], 4 * shape[1]), _LOWEST)
     finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
     return [fills * (finest / fills) ** (step / max(steps, 1)) for step in range(steps + 1)]
