@@ -31,8 +31,8 @@ for where in sys.argv[1:]:
 """
 # A page is served and asked once, and goes on for as long as ONNX Runtime waits before it reports.
 SERVE = """
-import signal, socket, threading, time, urllib.request
-from keras_digitnet import demo
+import os, signal, socket, threading, time, urllib.request
+from keras_digitnet.cli import app
 
 def ask():
     while True:
@@ -44,14 +44,19 @@ def ask():
             pass
     time.sleep(15)
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(300)
+    os._exit(1)  # nothing that a test starts may outlive it
+
+# Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with socket.create_server(("127.0.0.1", 0)) as found:
     port = found.getsockname()[1]
 threading.Thread(target=ask, daemon=True).start()
 try:
-    demo.serve(kd.load("nano"), port=port)
-except KeyboardInterrupt:
-    print("served")
+    app(["demo", "--port", str(port)])
+except SystemExit as end:
+    print("ended with", end.code)
 """
 FORMS = {
     "Keras": "model.keras",
@@ -109,7 +114,7 @@ def test_the_whole_process_talks_to_nobody(
         capture_output=True,
         text=True,
     )
-    assert "served" in child.stdout, child.stderr
+    assert "ended with 130" in child.stdout, child.stderr
     asked = re.findall(r'(?:inet_addr\(|inet_pton\(AF_INET6, )"([^"]+)"', calls.read_text())
     assert set(asked) == {"127.0.0.1"}  # the test's own
 
