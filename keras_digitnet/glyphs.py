@@ -16,7 +16,8 @@ HIGH = 40
 
 _MAGNIFIED = 2  # from MNIST's 28 pixels
 _INK = 115  # what is ink in an image magnified, of 255
-_FAR = 15.0
+# Distances are no larger.
+FAR = 15.0
 # Letters that nobody takes for a digit, and signs.
 _LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ") + "#%&@?()"
 _FONTS = "DejaVuSans DejaVuSerif DejaVuSansMono DejaVuSans-Oblique DejaVuSerif-Bold STIXGeneral"
@@ -83,9 +84,7 @@ class GlyphSource:
 
     def clutter(self, random: np.random.Generator) -> Glyph:
         """A mark, or a letter where letters are no classes."""
-        if self.digits_only and random.random() < 0.5:
-            return self.letter(random)
-        return self.mark(random)
+        return self.letter(random) if random.random() < 0.5 else self.mark(random)
 
     def mark(self, random: np.random.Generator) -> Glyph:
         """Punctuation, a sign or a scribble; its size is that beside a digit `HIGH` high."""
@@ -93,10 +92,12 @@ class GlyphSource:
         return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4))
 
     def letter(self, random: np.random.Generator) -> Glyph:
-        """A printed letter, or its skeleton as if it were written."""
-        masks = _letters()
-        mask = masks[random.integers(len(masks))]
-        return _outline(mask) if random.random() < 0.5 else _path(_thinned(mask[None])[0])
+        """A printed letter or its skeleton; a mark where letters are classes."""
+        if not self.digits_only:
+            return self.mark(random)
+        masks, skeletons = _letters()
+        index = random.integers(len(masks))
+        return _outline(masks[index]) if random.random() < 0.5 else _path(skeletons[index])
 
 
 def _centred_ink(image: np.ndarray) -> np.ndarray:
@@ -135,13 +136,13 @@ def _outline(mask: np.ndarray, label: int = -1) -> Glyph:
     # Half a pixel each way: the edge runs between two pixels.
     field = np.where(mask, 0.5 - inside, outside - 0.5).astype(np.float32)
     _, _, width, height = cv2.boundingRect(mask)
-    return Glyph(np.minimum(field, _FAR), False, max(width, 1), max(height, 1), label)
+    return Glyph(np.minimum(field, FAR), False, max(width, 1), max(height, 1), label)
 
 
 def _path(mask: np.ndarray, label: int = -1) -> Glyph:
     import cv2
 
-    field = np.minimum(cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5), _FAR)
+    field = np.minimum(cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5), FAR)
     _, _, width, height = cv2.boundingRect(mask)
     return Glyph(field, True, max(width, 1), max(height, 1), label)
 
@@ -163,7 +164,7 @@ def _drawn(paths: Sequence[np.ndarray], stretched: float, label: int = -1) -> Gl
     field = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
     field = cv2.resize(field, (SIDE, SIDE), interpolation=cv2.INTER_AREA) / fine
     width, height = (high - low) * scale
-    return Glyph(np.minimum(field, _FAR), True, max(width, 1.0), max(height, 1.0), label)
+    return Glyph(np.minimum(field, FAR), True, max(width, 1.0), max(height, 1.0), label)
 
 
 def _flagged(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -199,8 +200,8 @@ def _barred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def _letters() -> np.ndarray:
-    """`(M, SIDE, SIDE)` masks of letters in the fonts that matplotlib brings."""
+def _letters() -> tuple[np.ndarray, np.ndarray]:
+    """`(M, SIDE, SIDE)` masks of letters in the fonts that matplotlib brings; their skeletons."""
     import cv2
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
@@ -220,7 +221,8 @@ def _letters() -> np.ndarray:
                 ink[top : top + height, left : left + width], size, interpolation=cv2.INTER_AREA
             )
             masks.append(_centred((ink > _INK).astype(np.uint8)))
-    return np.stack(masks)
+    stacked = np.stack(masks)
+    return stacked, _thinned(stacked)
 
 
 def _skeletons(images: np.ndarray) -> np.ndarray:

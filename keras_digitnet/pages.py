@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from keras_digitnet.glyphs import HIGH, SIDE, Glyph, GlyphSource
+from keras_digitnet.glyphs import FAR, HIGH, SIDE, Glyph, GlyphSource
+from keras_digitnet.strokes import smooth
 
 T = TypeVar("T")
 Sides = tuple[float, float, float, float]  # left, top, right, bottom
@@ -21,6 +22,7 @@ Sides = tuple[float, float, float, float]  # left, top, right, bottom
 # other scales. In between nothing is asked.
 LOWEST, HIGHEST = 10.0, 42.0
 _LARGE = 60.0  # from here on no part may be taken for a character
+_LEGIBLE = 0.35  # how well a page must show a character that is sought; 1 is fully
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class _Hand:
         sizes: Standard deviation of the heights, as their logarithm.
         marked: Chance that a place holds clutter.
         count: Characters at most.
+        bend: How far points of a glyph are moved, standard deviation in pixels
+            of its field; neighbouring points together.
     """
 
     draw: Callable[[np.random.Generator, int], Glyph]
@@ -79,6 +83,7 @@ class _Hand:
     sizes: float
     marked: float
     count: int
+    bend: float
 
 
 class Composer:
@@ -99,13 +104,17 @@ class Composer:
         """One page."""
         ink = _Ink(self._height, self._width)
         kind = random.random()
-        lines = 0 if kind < 0.1 else _chosen(random, (1, 2, 3), (0.68, 0.2, 0.12))
+        empty = kind < 0.18  # of characters that are sought
         if kind < 0.05:
             self._write_large(ink, random)
+        lines = 0 if kind < 0.1 else _chosen(random, (1, 2, 3), (0.62, 0.24, 0.14))
         for line in range(lines):
-            self._write_line(ink, self._hand(random, line, lines), random)
-        if random.random() < (0.85 if lines == 0 else 0.25):
+            hand = self._hand(random, line, lines)
+            self._write_line(ink, hand, random, words=empty or random.random() < 0.05)
+        if random.random() < (0.5 if empty else 0.25):
             self._scatter(ink, random)
+        if random.random() < (0.35 if empty else 0.08):
+            self._scribble(ink, random)
         if random.random() < 0.25:
             _rub(ink.layer, random)
         cell = None
@@ -149,7 +158,8 @@ class Composer:
             uneven=0.18 if random.random() < 0.3 else 0.07,
             sizes=0.2 if random.random() < 0.3 else 0.06,
             marked=0.2 if random.random() < 0.4 else 0.03,
-            count=int(random.integers(1, 8)) if random.random() < 0.45 else 20,
+            count=int(random.integers(1, 8)) if random.random() < 0.4 else 20,
+            bend=_log_uniform(random, 0.25, 1.2),
         )
 
     def _any(self, random: np.random.Generator, label: int) -> Glyph:
@@ -157,13 +167,14 @@ class Composer:
         draw = (source.outline, source.path, source.styled)[random.integers(3)]
         return draw(random, label)
 
-    def _write_line(self, ink: "_Ink", hand: _Hand, random: np.random.Generator) -> None:
+    def _write_line(
+        self, ink: "_Ink", hand: _Hand, random: np.random.Generator, words: bool
+    ) -> None:
         at, label, before = hand.left, 0, None
         small = random.random() < 0.12  # some labels stay low beside the others, as 0 beside 7
         low = random.random(self._classes) < 0.25
         fresh = random.random() >= 0.12  # else a label often comes twice
         joined = random.random() < 0.08
-        words = random.random() < 0.05
         for place in range(hand.count):
             if at > self._width + 4:
                 break
@@ -255,6 +266,16 @@ class Composer:
             if hand.tone < 0.3 or not ink.meets(reach):
                 self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
+    def _scribble(self, ink: "_Ink", random: np.random.Generator) -> None:
+        """A pen that goes to and fro, in corners or in curves, but not over characters."""
+        side = _log_uniform(random, 10, 3 * self._height)
+        middle = np.array([random.uniform(0, self._width), random.uniform(0, self._height)])
+        if ink.meets((*(middle - side / 2), *(middle + side / 2))):
+            return
+        points = middle + random.uniform(-0.5, 0.5, (int(random.integers(4, 20)), 2)) * side
+        path = smooth(points) if random.random() < 0.5 else points
+        ink.stroke(path, int(random.integers(1, 5)), random.uniform(0.4, 1))
+
 
 class _Ink:
     """The ink on a page, and the boxes of what was drawn with it.
@@ -291,15 +312,16 @@ class _Ink:
         left, top = math.floor(column - reach[0]), math.floor(row - reach[1])
         right, bottom = math.ceil(column + reach[0]) + 1, math.ceil(row + reach[1]) + 1
         size = (min(right - left, 512), min(bottom - top, 512))
-        back = np.linalg.inv(forward)
+        (a, b), (c, d) = forward
+        back = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
         offset = np.array([SIDE / 2 - 0.5, SIDE / 2 - 0.5]) - back @ [column - left, row - top]
         field = cv2.warpAffine(
-            glyph.field,
+            _bent(glyph.field, hand.bend, random),
             np.column_stack([back, offset]),
             size,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_CONSTANT,
-            borderValue=15.0,
+            borderValue=FAR,
         )
         pixel = math.sqrt(wide * tall)
         half = max(pen, 0.5) if glyph.is_path else hand.fat * pixel * 1.5
@@ -320,15 +342,18 @@ class _Ink:
         random: np.random.Generator,
     ) -> None:
         """A stroke from one character to the next."""
-        import cv2
-
         start = (before[2] - 1, random.uniform(before[1], before[3]))
         end = (after[0] + 1, random.uniform(after[1], after[3]))
+        self.stroke(np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.tone)
+
+    def stroke(self, path: np.ndarray, thickness: int, tone: float) -> None:
+        """A line through the points `(P, 2)`, columns and rows."""
+        import cv2
+
         stroke = np.zeros_like(self.layer, dtype=np.uint8)
-        ends = [tuple(round(16 * value) for value in point) for point in (start, end)]
-        thickness = max(1, round(1.6 * hand.pen * hand.height))
-        cv2.line(stroke, ends[0], ends[1], 255, thickness, cv2.LINE_AA, 4)
-        np.maximum(self.layer, stroke * np.float32(hand.tone / 255), out=self.layer)
+        points = np.round(16 * path).astype(np.int32)
+        cv2.polylines(stroke, [points], False, 255, thickness, cv2.LINE_AA, 4)
+        np.maximum(self.layer, stroke * np.float32(tone / 255), out=self.layer)
 
     def meets(self, box: tuple[float, float, float, float]) -> bool:
         """Whether a character lies in the box."""
@@ -349,6 +374,15 @@ class _Ink:
             np.maximum(part, cut, out=part)
 
 
+def _bent(field: np.ndarray, amount: float, random: np.random.Generator) -> np.ndarray:
+    """A glyph's field as if it had been drawn on rubber that was stretched unevenly."""
+    import cv2
+
+    coarse = random.standard_normal((5, 5, 2), np.float32) * np.float32(amount)
+    away = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) + _AT
+    return cv2.remap(field, away, None, cv2.INTER_LINEAR, borderValue=FAR)
+
+
 def _box_of(mask: np.ndarray, left: int, top: int) -> tuple[float, float, float, float] | None:
     import cv2
 
@@ -356,6 +390,10 @@ def _box_of(mask: np.ndarray, left: int, top: int) -> tuple[float, float, float,
     if not width:
         return None
     return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+
+
+# Where each pixel of a field is: columns and rows.
+_AT = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).astype(np.float32)
 
 
 def _rub(layer: np.ndarray, random: np.random.Generator) -> None:
@@ -390,9 +428,23 @@ def _paper(
     if random.random() < 0.12:
         stain = np.clip(_noise(paper.shape, 24, random) - random.uniform(0, 1), 0, 1)
         paper *= 1 - random.uniform(0.1, 0.6) * stain
+    if random.random() < 0.08:
+        paper *= 1 - _blots(height, width, random)
     printed = _rulings(height, width, cell, random)
     page = paper * (1 - printed) * (1 - darkness * ink.layer)
     return page * _light(height, width, random)
+
+
+def _blots(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """`(H, W)` darkness of round stains with soft edges."""
+    import cv2
+
+    blots = np.zeros((height, width), np.float32)
+    for _ in range(random.integers(1, 4)):
+        centre = (int(random.integers(width)), int(random.integers(height)))
+        axes = [int(_log_uniform(random, 4, 60)) for _ in range(2)]
+        cv2.ellipse(blots, centre, axes, random.uniform(0, 180), 0, 360, 1.0, -1)
+    return random.uniform(0.1, 0.5) * cv2.GaussianBlur(blots, (0, 0), random.uniform(1.5, 8))
 
 
 def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray:
@@ -500,7 +552,7 @@ def _photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         image = 1 - image
     if random.random() < 0.35:
         image = 0.5 + (image - 0.5) * random.uniform(0.35, 1.2) + random.uniform(-0.2, 0.2)
-    if random.random() < 0.12:  # binarized as scanners do it, or nearly so
+    if random.random() < 0.08:  # binarized as scanners do it, or nearly so
         away = image - cv2.GaussianBlur(image, (0, 0), random.uniform(10, 30))
         level = random.uniform(0.25, 0.5) * away.min()
         image = 0.5 + random.uniform(1, 10) * (away - level) / max(float(away.std()), 0.02)
@@ -518,7 +570,7 @@ def _framed(image: np.ndarray, ink: _Ink, cell: Sides | None, random: np.random.
     """The page, with what lies beyond a picture's edges padded as the reader pads it."""
     height, width = image.shape
     frame = (0, 0, width, height)
-    if random.random() < 0.55:
+    if random.random() < 0.4:
         left, top, right, bottom = _cut(ink, cell, height, width, random)
         if right - left >= 8 and bottom - top >= 8:
             frame = (left, top, right, bottom)
@@ -527,7 +579,7 @@ def _framed(image: np.ndarray, ink: _Ink, cell: Sides | None, random: np.random.
                 (top, height - bottom, left, width - right),
                 repeated=random.random() < 0.2,
             )
-    return _seen(image, ink.boxes, frame)
+    return _seen(image, ink, frame)
 
 
 def _cut(
@@ -569,23 +621,34 @@ def padded(image: np.ndarray, margins: tuple[int, int, int, int], repeated: bool
     return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=float(np.median(edge)))
 
 
-def _seen(
-    image: np.ndarray,
-    characters: list[tuple[float, float, float, float, int]],
-    frame: tuple[int, int, int, int],
-) -> Page:
-    """Sorts the characters: whole ones of a size that is sought, and those that may be either."""
-    table = np.array(characters, np.float32).reshape(-1, 5)
+def _seen(image: np.ndarray, ink: _Ink, frame: tuple[int, int, int, int]) -> Page:
+    """Sorts the characters: whole ones that one can see, of a size that is sought; doubtful ones.
+
+    What the camera, the paper or the light has hidden must not be asked for:
+    it would teach the network to see characters in noise.
+    """
+    table = np.array(ink.boxes, np.float32).reshape(-1, 5)
     boxes, labels = table[:, :4], table[:, 4].astype(np.int64)
     clipped = boxes.copy()
     clipped[:, 0::2] = np.clip(boxes[:, 0::2], frame[0], frame[2])
     clipped[:, 1::2] = np.clip(boxes[:, 1::2], frame[1], frame[3])
     sides, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    visible = (sides / np.maximum(whole, 1)).min(axis=1, initial=1)
+    shown = (sides / np.maximum(whole, 1)).min(axis=1, initial=1)
     tall = whole[:, 1]
-    wanted = (visible > 0.75) & (tall >= LOWEST) & (tall <= HIGHEST)
-    doubtful = ~wanted & (visible > 0.3) & (tall < _LARGE)
+    wanted = (shown > 0.75) & (tall >= LOWEST) & (tall <= HIGHEST)
+    for index in np.flatnonzero(wanted):
+        wanted[index] = _likeness(image, ink.layer, clipped[index]) > _LEGIBLE
+    doubtful = ~wanted & (shown > 0.3) & (tall < _LARGE)
     return Page(image, clipped[wanted], labels[wanted], clipped[doubtful])
+
+
+def _likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
+    """How well the page shows the ink in a box: the correlation of the two, from 0 to 1."""
+    left, top, right, bottom = box.astype(int)
+    part = np.s_[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2]
+    seen, drawn = image[part] - image[part].mean(), layer[part] - layer[part].mean()
+    both = math.sqrt(float((seen**2).sum() * (drawn**2).sum()))
+    return abs(float((seen * drawn).sum())) / both if both else 0.0
 
 
 def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
