@@ -138,7 +138,10 @@ def train(
             name_backend(backend, for_training=True)  # before NumPy starts its threads
             require_folder(out)
             from keras_digitnet.data import load_dataset
+            from keras_digitnet.inference import find_keras_file
 
+            if start is not None:
+                find_keras_file(start)
             dataset = load_dataset(data, seed=seed, validation_size=validation_size)
             select_backend(backend)
             from keras_digitnet import training
