@@ -81,6 +81,8 @@ def test_pictures_are_what_predict_makes_of_them(
         f"{tmp_path}: 10 of 50 pictures were brought into MNIST's form, as predict does it; "
         "10 were dark on light and are inverted."
     ]
+    again = load_dataset(str(tmp_path), validation_size=0.3)
+    assert again.fingerprint() == dataset.fingerprint()  # else no run could be resumed
 
 
 def test_class_folders_of_another_size_are_resized_and_said_once(

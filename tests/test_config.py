@@ -1,6 +1,9 @@
+import fractions
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from keras_digitnet.config import PRESETS, ModelConfig, TrainConfig
@@ -83,3 +86,42 @@ def test_a_bad_network_is_one_message(values: dict[str, Any]) -> None:
 def test_json_of_another_kind_is_refused(values: Any) -> None:
     with pytest.raises(DigitNetError, match="TrainConfig: expected"):
         TrainConfig.from_json(values)
+
+
+class Fraction:
+    """NumPy's, torch's and JAX's scalars: they can be a list's elements."""
+
+    def tolist(self) -> float:
+        return 0.25
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "plain"),
+    [
+        ("seed", np.int64(3), 3),
+        ("epochs", np.uint8(2), 2),
+        ("batch_size", np.array(64), 64),
+        ("patience", np.int32(7), 7),
+        ("learning_rate", np.float32(0.5), 0.5),
+        ("warmup_epochs", fractions.Fraction(1, 2), 0.5),
+        ("weight_decay", np.float16(0.25), 0.25),
+        ("validation_size", Fraction(), 0.25),
+        ("test", np.False_, False),
+        ("preset", np.str_("small"), "small"),
+        ("data", Path("some/folder"), str(Path("some/folder"))),
+    ],
+)
+def test_numbers_of_other_libraries_are_numbers(field: str, value: Any, plain: Any) -> None:
+    """A sweep hands them over; in the end they stand in `config.json`."""
+    config = TrainConfig(**{field: value})
+    assert (getattr(config, field), type(getattr(config, field))) == (plain, type(plain))
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_networks_numbers_may_be_numpys_too() -> None:
+    config = ModelConfig(widths=np.array([8, 16]), depths=(np.int64(1), 2), rotation=np.float32(5))
+    assert config == ModelConfig(widths=(8, 16), depths=(1, 2), rotation=5.0)
+    assert json.loads(json.dumps(config.to_json()))["widths"] == [8, 16]
+    for value in (np.nan, np.float64("inf"), np.array([1, 2]), np.array("x")):
+        with pytest.raises(DigitNetError, match="epochs: expected a whole number"):
+            TrainConfig(epochs=value)

@@ -1,31 +1,20 @@
+import base64
 import contextlib
 import io
 import os
+import urllib.parse
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import ROOT
+from PIL import Image, ImageDraw
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_grey, read_image
-from keras_digitnet.picture_files import find_pictures
-
-
-def test_pictures_are_found_in_folders_of_folders_by_name(tmp_path: Path) -> None:
-    for name in ("b/2.PNG", "b/10.jpg", "a/1.tiff", "a/.hidden.png", "a/notes.txt", ".git/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = list(find_pictures([tmp_path, tmp_path / "a" / "notes.txt", "gone.png"]))
-    inside = [str(tmp_path / name) for name in ("a/1.tiff", "b/10.jpg", "b/2.PNG")]
-    assert found == [*inside, str(tmp_path / "a" / "notes.txt"), "gone.png"]
-
-
-def test_a_folder_without_pictures_stands_for_itself(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    assert list(find_pictures([tmp_path, "x.png"])) == [str(tmp_path), "x.png"]
-    with pytest.raises(DigitNetError, match="expected an image; received: a folder without pict"):
-        read_image(tmp_path)
+from keras_digitnet.images import open_upright, read_grey, read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "1"])
@@ -60,6 +49,187 @@ def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
     ink = Image.new("RGBA", (2, 1), (30, 30, 30, 255))
     ink.putpixel((0, 0), (30, 30, 30, 0))
     assert read_grey(ink).tolist() == [[255, 30]]
+
+
+@pytest.mark.parametrize("alpha", [8, 30, 60, 100, 127, 128, 200, 255])
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30), (128, 128, 128)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_faint_ink_on_a_transparent_canvas_is_ink(
+    alpha: int, colour: tuple[int, int, int], mode: str
+) -> None:
+    """Pressure pens and pencil brushes leave it; nothing of it is more opaque."""
+    canvas = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    ImageDraw.Draw(canvas).line([(10, 8), (30, 7), (17, 35)], (*colour, alpha), 4)
+    grey = read_grey(canvas.convert(mode)).astype(int)
+    opaque = np.asarray(canvas)[..., 3] > 0
+    assert np.abs(grey[opaque] - grey[0, 0]).min() > 90
+    assert len(set(grey[~opaque])) == 1
+
+
+def test_a_canvas_that_was_wiped_is_empty() -> None:
+    canvas = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    assert np.ptp(read_grey(canvas)) == 0
+    ImageDraw.Draw(canvas).line([(10, 8), (30, 7)], (0, 0, 0, 3), 4)
+    assert np.ptp(read_grey(canvas)) < 10
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(240, 20), (20, 240)])
+def test_a_page_with_transparent_corners_is_a_page(paper: int, ink: int) -> None:
+    page = Image.new("LA", (60, 60), (paper, 255))
+    ImageDraw.Draw(page).line([(30, 15), (30, 45)], (ink, 255), 5)
+    corners = Image.new("L", page.size)
+    ImageDraw.Draw(corners).rounded_rectangle((0, 0, 59, 59), 15, fill=255)
+    page.putalpha(corners)
+    grey = read_grey(page)
+    assert grey[0, 0] == grey[30, 5] == paper
+    assert grey[30, 30] == ink
+
+
+@pytest.mark.parametrize("highest", [1, 100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("form", ["array", "png", "tiff", "32 bits"])
+def test_bits_are_as_many_as_the_values_need(tmp_path: Path, highest: int, form: str) -> None:
+    """Cameras put 10 and 12 bits into 16; a mask has one in 8 or 16."""
+    ink = np.zeros((28, 28), bool)
+    ink[5:20, 9:12] = True
+    pixels = (ink * highest).astype(np.int32 if form == "32 bits" else np.uint16)
+    picture: Any = pixels if form == "array" else tmp_path / f"x.{form[:3].replace('32 ', 'tif')}"
+    if form != "array":
+        Image.fromarray(pixels).save(picture)
+    grey = read_grey(picture)
+    assert grey[~ink].max() == 0
+    assert grey[ink].min() >= min(highest, 128) if highest > 1 else (grey[ink] == 255).all()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.uint16])
+def test_a_mask_is_black_and_white(dtype: type) -> None:
+    mask = np.eye(9).astype(dtype)
+    assert np.array_equal(read_grey(mask), np.eye(9) * 255)
+
+
+def test_values_that_no_picture_has_are_said() -> None:
+    for values, message in ((70_000, "bits a pixel, from 0 to 70000"), (-5, "from -5 to 0")):
+        pixels = np.zeros((9, 9), np.int32)
+        pixels[4, 4] = values
+        with pytest.raises(DigitNetError, match=message):
+            read_grey(Image.fromarray(pixels))
+
+
+# What programs hand over
+
+
+def seven() -> bytes:
+    return (ROOT / "scripts" / "seven.png").read_bytes()
+
+
+class Stream:
+    """What has no beginning to go back to, as an answer of a server."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def read(self, size: int = -1) -> bytes:
+        content, self._content = self._content, b""
+        return content
+
+
+class Upload:
+    """What has to be waited for, as FastAPI's."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return seven()
+
+
+def read_before(content: bytes) -> io.BytesIO:
+    file = io.BytesIO(content)
+    file.read()
+    return file
+
+
+def data_url(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@pytest.mark.parametrize(
+    "hand_over",
+    [
+        bytearray,
+        memoryview,
+        lambda content: memoryview(bytes(reversed(content)))[::-1],
+        io.BytesIO,
+        read_before,
+        Stream,
+        data_url,
+        lambda content: data_url(content, "image/png;charset=utf-8").rstrip("="),
+        lambda content: "data:image/png;base64," + base64.encodebytes(content).decode(),
+        lambda content: "data:image/png," + urllib.parse.quote(content),
+        lambda content: np.asarray(Image.open(io.BytesIO(content))),
+        lambda content: memoryview(np.asarray(Image.open(io.BytesIO(content)))).obj,
+    ],
+    ids=[
+        *("bytearray", "memoryview", "strided", "BytesIO", "read before", "stream"),
+        *("data URL", "unpadded", "with line ends", "percent", "array", "view"),
+    ],
+)
+def test_what_programs_hand_over_is_read(hand_over: Callable[[bytes], Any]) -> None:
+    assert np.array_equal(read_grey(hand_over(seven())), read_grey(seven()))
+
+
+def test_open_files_are_read_more_than_once(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(seven())
+    with (tmp_path / "x.png").open("rb") as file:
+        first, again = read_grey(file), read_grey(file)
+        assert np.array_equal(first, again)
+        assert open_upright(file).size == first.shape[::-1]
+        assert not file.closed
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "x.png", "x.png")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive, archive.open("x.png") as member:
+        assert np.array_equal(read_grey(member), first)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "received: None; give a path, the bytes of a file, an open file, a Pillow"),
+        ({"composite": None}, "received: an object of type dict; give"),
+        (3, "received: an object of type int; give"),
+        ([[0]], "received: an object of type list; give"),
+        (Upload(), "an object of type Upload that has to be waited for; give what `await file"),
+        (io.StringIO("text"), "a file that gives str where bytes are expected; open it with mode"),
+        (io.BytesIO(), "received: nothing: an empty file"),
+        ("data:image/png;base64,!!!!" + "A" * 9000, "data URL: expected an image; received: "),
+        ("data:text/plain,hello", "data URL: expected an image; received: a file that is none"),
+        ("iVBORw0KGgo" * 900, "'iVBORw0KGgo.*'...: expected an image; received: no such file"),
+        ("https://example.com/7.png", "received: an address; fetch it first"),
+        (b"%PDF-1.7", "none of PNG, .*, but PDF; save it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypheic", "but HEIC; save it as PNG or JPEG"),
+    ],
+)
+def test_what_is_no_picture_is_refused_shortly(given: Any, message: str) -> None:
+    with pytest.raises(DigitNetError, match=message) as caught:
+        read_grey(given)
+    assert len(str(caught.value)) < 250
+    assert "\n" not in str(caught.value)
+
+
+def test_the_other_pages_of_a_tiff_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "scan.tif"
+    pages = [Image.new("L", (20, 20), shade) for shade in (10, 20, 30)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert read_grey(path)[0, 0] == 10
+    assert read_grey(path.read_bytes())[0, 0] == 10
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 3 pages, of which the first is read. {path}#page=2 names the next.",
+        "picture: 3 pages, of which the first is read. Give each as a picture of its own.",
+    ]
+    caplog.clear()
+    assert [read_grey(f"{path}#page={page}")[0, 0] for page in (1, 2, 3)] == [10, 20, 30]
+    assert open_upright(f"{path}#page=3").getpixel((0, 0)) == (30, 30, 30)
+    with pytest.raises(DigitNetError, match="received: page 4 of a file that has fewer"):
+        read_grey(f"{path}#page=4")
+    assert caplog.text == ""
 
 
 def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
@@ -104,11 +274,9 @@ def test_an_array_that_is_no_picture_is_one_message(pixels: np.ndarray, message:
         read_grey(pixels)
 
 
-def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path: Path) -> None:
-    impossible = str(tmp_path / ("a" * 300))
-    assert list(find_pictures([impossible, "x.png"])) == [impossible, "x.png"]
+def test_a_name_that_no_file_can_have_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match="received: no such file"):
-        read_image(impossible)
+        read_image(tmp_path / ("a" * 300))
 
 
 def test_another_size_is_brought_to_28x28(tmp_path: Path) -> None:

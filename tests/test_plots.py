@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -55,3 +57,20 @@ def test_mistakes_show_the_surest_first(digits: Dataset) -> None:
     assert titles[:3] == ["truth 7\nguess 2 (90%)", "truth 7\nguess 9 (60%)", ""]
     perfect = plot_mistakes(images, labels, np.eye(10)[labels], digits.classes, "t")
     assert "t: no mistake" in texts(perfect)
+
+
+@pytest.mark.parametrize(
+    "name", ["$x^$", "$", "a$b$c", "\\alpha", "%", "{x}", "_a", "x" * 300, " "]
+)
+@pytest.mark.parametrize("settings", [{}, {"text.usetex": True}], ids=["plain", "usetex"])
+def test_names_are_drawn_as_they_are(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+    """LaTeX's symbols are somebody's classes, and a training must not fail at its last figure."""
+    history = [dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)]
+    images, truth = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 1])
+    with matplotlib.rc_context(settings):
+        save_figure(plot_curves(history, name), tmp_path / "curves.png")
+        matrix = plot_confusion_matrix([[3, 1], [2, 4]], (name, "y"), name)
+        save_figure(matrix, tmp_path / "matrix.png")
+        mistakes = plot_mistakes(images, truth, np.eye(2)[1 - truth], (name, "y"), name)
+        save_figure(mistakes, tmp_path / "mistakes.png")
+    assert name in texts(matrix) or len(name) == 300

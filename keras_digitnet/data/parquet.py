@@ -19,7 +19,7 @@ from keras_digitnet.images import SIDE
 SUFFIXES = (".parquet",)
 
 _IMAGES = ("image", "img", "images", "picture")
-_ROWS = 64  # in memory at a time
+_ROWS = 16  # in memory at a time
 
 
 @dataclass(frozen=True)
