@@ -53,9 +53,9 @@ class Predictions:
 class Classifier(Named):
     """A trained model that says which digit an image shows, wherever it runs.
 
-    Any number of threads may use it at once, in every format, and a process
-    that is forked after loading may too. It cannot be pickled or copied: load
-    it by name in each worker process.
+    Any number of threads may use it at once, in every format. So may a process
+    that is forked after loading, unless Keras or TensorFlow runs it, which says
+    so. It cannot be pickled or copied: load it by name in each worker process.
 
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
@@ -194,7 +194,8 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
         backend: Keras's backend, for a preset and for what Keras runs; else
             `KERAS_BACKEND`, as it was when the package was imported, names
             it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
-            file on what Keras runs on, or else on TensorFlow.
+            file on what Keras runs on, or else on what `keras.json` names, or
+            else on TensorFlow.
 
     Returns:
         A `Classifier`, or a `Reader` where that is what was trained, as `reader`.
