@@ -177,15 +177,22 @@ def _start(name: str) -> None:
     except Exception as error:  # what a damaged installation or a missing device raises
         raise DigitNetError(
             f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
-            "Install it anew, or choose another --backend."
+            f"{_lacks(error) or 'Install it anew, or choose another --backend.'}"
         ) from error
     try:
         importlib.import_module("keras")
     except Exception as error:
         raise DigitNetError(
-            f"Keras: expected it to start; received: {first_line(error)} "
-            f"Its settings are in {keras_json()}."
+            f"Keras: expected it to start; received: {first_line(error)}. "
+            f"{_lacks(error) or f'Its settings are in {keras_json()}.'}"
         ) from error
+
+
+def _lacks(error: Exception) -> str:
+    """What to do where TensorFlow, which Keras imports too, finds no place for its files."""
+    if "temporary directory" not in str(error):
+        return ""
+    return "Name a folder that can be written to in the environment variable TMPDIR."
 
 
 def open_standard_descriptors() -> None:

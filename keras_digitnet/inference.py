@@ -1,6 +1,7 @@
 """Trained models, wherever they run: a `Classifier` of digits, or a `Reader` that finds them."""
 
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _OPEN = {
     ".tflite": runtimes.open_litert,
     ".xml": runtimes.open_openvino,
 }
+# A runtime that several threads start at once may wait for itself: OpenVINO does.
+_opening = threading.Lock()
 _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
     f"in {', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
@@ -207,10 +210,11 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
     path = find_model(where, backend)
     if path is None:
         return _model(serving.open_server(str(where)), None)
-    if backend:
-        environment.select_backend(backend)
     open_it = runtimes.open_saved_model if path.is_dir() else _OPEN[path.suffix]
-    return _model(open_it(path), config_dir(path))
+    with _opening:
+        if backend:
+            environment.select_backend(backend)
+        return _model(open_it(path), config_dir(path))
 
 
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:
