@@ -171,29 +171,36 @@ def require_tensorflow(what: str) -> None:
 
 
 def _start(name: str) -> None:
-    """Imports the backend and Keras; whatever they raise becomes one message."""
+    """Imports Keras and the backend; whatever they raise becomes one message."""
     try:
+        importlib.import_module("keras")
         devices(name)
     except Exception as error:  # what a damaged installation or a missing device raises
         raise DigitNetError(
             f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
-            "Install it anew, or choose another --backend."
+            f"{_remedy(error)}"
         ) from error
-    try:
-        importlib.import_module("keras")
-    except Exception as error:
-        raise DigitNetError(
-            f"Keras: expected it to start; received: {first_line(error)} "
-            f"Its settings are in {keras_json()}."
-        ) from error
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a backend that does not start."""
+    if "temporary directory" in str(error):
+        return "Name a folder that can be written to in the environment variable TMPDIR."
+    if str(error).startswith("Invalid `"):  # one of Keras's settings
+        return f"Change it in {keras_json()}."
+    return "Install it anew, or choose another --backend."
 
 
 def open_standard_descriptors() -> None:
     """Opens the null device wherever stdin, stdout or stderr is closed.
 
     Else the next file that is opened gets the number of one of them, and what
-    native code says goes into that file.
+    native code says goes into that file. For Python there are no such streams
+    then: a closed one fails whoever writes to it, TensorFlow's import first.
     """
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None and stream.closed:
+            setattr(sys, name, None)
     for number in range(3):
         try:
             os.fstat(number)

@@ -53,9 +53,9 @@ class Character:
 class Named:
     """A trained model, wherever it runs, and the names of its classes.
 
-    Any number of threads may use it at once, in every format, and a process
-    that is forked after loading may too. It cannot be pickled or copied: load
-    it by name in each worker process.
+    Any number of threads may use it at once, in every format. So may a process
+    that is forked after loading, unless Keras or TensorFlow runs it, which says
+    so. It cannot be pickled or copied: load it by name in each worker process.
 
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on

@@ -1,6 +1,7 @@
 """Trained models, wherever they run: a `Classifier` of digits, or a `Reader` that finds them."""
 
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _OPEN = {
     ".tflite": runtimes.open_litert,
     ".xml": runtimes.open_openvino,
 }
+# A runtime that several threads start at once may wait for itself: OpenVINO does.
+_opening = threading.Lock()
 _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
     f"in {', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
@@ -53,9 +56,9 @@ class Predictions:
 class Classifier(Named):
     """A trained model that says which digit an image shows, wherever it runs.
 
-    Any number of threads may use it at once, in every format, and a process
-    that is forked after loading may too. It cannot be pickled or copied: load
-    it by name in each worker process.
+    Any number of threads may use it at once, in every format. So may a process
+    that is forked after loading, unless Keras or TensorFlow runs it, which says
+    so. It cannot be pickled or copied: load it by name in each worker process.
 
     Attributes:
         classes: The C names; a label is an index into them. Numbers from 0 on
@@ -194,7 +197,8 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
         backend: Keras's backend, for a preset and for what Keras runs; else
             `KERAS_BACKEND`, as it was when the package was imported, names
             it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
-            file on what Keras runs on, or else on TensorFlow.
+            file on what Keras runs on, or else on what `keras.json` names, or
+            else on TensorFlow.
 
     Returns:
         A `Classifier`, or a `Reader` where that is what was trained, as `reader`.
@@ -206,10 +210,11 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
     path = find_model(where, backend)
     if path is None:
         return _model(serving.open_server(str(where)), None)
-    if backend:
-        environment.select_backend(backend)
     open_it = runtimes.open_saved_model if path.is_dir() else _OPEN[path.suffix]
-    return _model(open_it(path), config_dir(path))
+    with _opening:
+        if backend:
+            environment.select_backend(backend)
+        return _model(open_it(path), config_dir(path))
 
 
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:

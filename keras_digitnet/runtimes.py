@@ -162,6 +162,24 @@ def _loading(path: Path, what: str) -> Iterator[None]:
         raise DigitNetError(f"{path}: expected {what}; received: {first_line(error)}") from error
 
 
+_process_of_backends: int | None = None
+
+
+def _require_process(where: object) -> None:
+    """Raises DigitNetError in a fork of the process that opened a model in Keras or TensorFlow.
+
+    What TensorFlow, JAX and torch compute in such a fork never ends.
+    """
+    global _process_of_backends
+    _process_of_backends = _process_of_backends or os.getpid()
+    if _process_of_backends != os.getpid():
+        raise DigitNetError(
+            f"{where}: expected a process that was not forked from one that has opened a model in "
+            "Keras or TensorFlow, which would wait forever; received: such a one. Start workers "
+            "with multiprocessing's spawn, or use an .onnx, .tflite or OpenVINO .xml file."
+        )
+
+
 def _in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> Compute:
     """What threads may call at once, of workers that take one call at a time.
 
@@ -193,17 +211,29 @@ def _in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> C
 
 def open_keras(path: Path) -> Runtime:
     """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
+    _require_process(path)
     inference = load_inference_model(path)
     if isinstance(inference.output, dict):
         num_classes = inference.output["probabilities"].shape[-1]
-        pages = _in_turns(_page_reader(inference))
+        pages = _in_keras(path, _page_reader(inference))
         return Runtime(str(path), pages, num_classes, READER_OUTPUTS)
 
     def compute(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.asarray(inference.predict_on_batch(images))
         return probabilities, probabilities.argmax(axis=1)
 
-    return Runtime(str(path), _in_turns(compute), inference.output_shape[1])
+    return Runtime(str(path), _in_keras(path, compute), inference.output_shape[1])
+
+
+def _in_keras(path: Path, compute: Compute) -> Compute:
+    """A Keras model's trainer keeps state between calls: one thread at a time, in this process."""
+    in_turns = _in_turns(compute)
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        _require_process(path)
+        return in_turns(images)
+
+    return predict_batch
 
 
 def _page_reader(inference: "keras.Model") -> Compute:
@@ -355,6 +385,7 @@ def _usable_cpus() -> int:
 
 def open_saved_model(path: Path) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
+    _require_process(path)
     require_tensorflow(str(path))
     with native_notes_dropped():
         devices("tensorflow")
@@ -380,6 +411,7 @@ def open_saved_model(path: Path) -> Runtime:
         _require_finite(path, (variable.numpy() for variable in served.variables))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        _require_process(path)
         answers = served(images=tensorflow.constant(images))
         return tuple(answers[name].numpy() for name in outputs)
 

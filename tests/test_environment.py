@@ -1,12 +1,15 @@
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from keras_digitnet import environment
 from keras_digitnet.environment import metal_status, select_backend
@@ -133,6 +136,201 @@ def test_native_notes_are_dropped_unless_something_fails() -> None:
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.returncode == 3
     assert child.stderr == "seen\nthe cause\n"
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            return None
+        return super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path: Path) -> dict[str, str | None]:
+    """The environment of a machine without TensorFlow where nobody has named a backend."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    return {"PYTHONPATH": path, "KERAS_BACKEND": None, "KERAS_HOME": str(tmp_path)}
+
+
+def installed() -> str:
+    return ", ".join(name for name in ("jax", "torch") if find_spec(name))
+
+
+def test_without_tensorflow_a_message_says_what_there_is_to_choose(
+    command: Command, without_tensorflow: dict[str, str | None]
+) -> None:
+    if not installed():
+        pytest.skip("needs jax or torch")
+    arguments = ("train", "--data", "digits", "--no-export")
+    child = command(*arguments, **without_tensorflow)
+    assert child.returncode == 2
+    assert child.stderr.startswith(
+        "Error: The backend tensorflow, which is Keras's default, is not installed. "
+        f"Installed: {installed()}. Choose one: KERAS_BACKEND="
+    )
+    assert len(child.stderr.splitlines()) == 1
+    one = next(name for name in ("jax", "torch") if find_spec(name))
+    child = command("train", "--data", "digits", "--backend", one, **without_tensorflow)
+    assert child.stderr.startswith("Error: export (--no-export leaves it out): expected TensorFlow")
+
+
+def test_without_tensorflow_info_works(
+    command: Command, without_tensorflow: dict[str, str | None]
+) -> None:
+    child = command("info", "--json", **without_tensorflow)
+    assert child.returncode == 0, child.stderr
+    found = json.loads(child.stdout)
+    assert found["versions"]["keras"] == importlib.metadata.version("keras")
+    assert "backend" not in found
+    assert found["problem"].startswith("The backend tensorflow, which is Keras's default, is not")
+    assert found["problem"] in " ".join(command("info", **without_tensorflow).stdout.split())
+
+
+def test_without_tensorflow_python_says_the_same(
+    without_tensorflow: dict[str, str | None],
+) -> None:
+    found = {name: value for name, value in without_tensorflow.items() if value is not None}
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    child = subprocess.run(
+        [sys.executable, "-c", "import keras_digitnet as kd; kd.train"],
+        env=environment | found,
+        capture_output=True,
+        text=True,
+    )
+    message = child.stderr.splitlines()[-1]
+    assert message.startswith("keras_digitnet.errors.DigitNetError: The backend tensorflow, which")
+
+
+@pytest.mark.backends
+def test_keras_json_names_the_backend(command: Command, backend: str, tmp_path: Path) -> None:
+    settings = tmp_path / "keras.json"
+    settings.write_text(json.dumps({"backend": backend}))
+    keras_home: dict[str, str | None] = {"KERAS_BACKEND": None, "KERAS_HOME": str(tmp_path)}
+    assert json.loads(command("info", "--json", **keras_home).stdout)["backend"] == backend
+    settings.write_text(json.dumps({"backend": "theano"}))
+    child = command("train", "--data", "digits", **keras_home)
+    assert child.returncode == 2
+    assert f"received: 'theano', which {settings} names." in child.stderr
+
+
+def test_a_keras_json_that_keras_refuses_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "bfloat16"}))
+    child = command("train", "--data", "digits", KERAS_HOME=str(tmp_path))
+    assert child.returncode == 2
+    assert "cannot start; received: Invalid `floatx` configuration" in child.stderr
+    assert child.stderr.endswith(f"Change it in {tmp_path / 'keras.json'}.\n")
+    assert len(child.stderr.splitlines()) == 1
+
+
+@pytest.mark.backends
+def test_keras_starts_quietly_from_python(backend: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", "import keras_digitnet as kd; kd.build_model(kd.ModelConfig())"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")},
+        capture_output=True,
+        text=True,
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+# Processes without streams, and without a place for files
+
+NO_STREAMS = """
+import os, sys
+{close}
+import keras_digitnet as kd
+digits = kd.load_dataset("digits")
+found = kd.load("nano", os.environ["KERAS_BACKEND"]).predict(digits.test.images)
+kd.train(
+    kd.TrainConfig(
+        preset="nano", data="digits", epochs=1, batch_size=64, min_images_per_epoch=128,
+        export=False,
+    ),
+    out_dir=sys.argv[1],
+)
+with open(sys.argv[2], "w") as file:
+    file.write(str((found.labels == digits.test.labels).mean()))
+"""
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "close",
+    [
+        "sys.stdout = sys.stderr = None",
+        "sys.stdout.close(); sys.stderr.close()",
+        "sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None; os.closerange(0, 3)",
+    ],
+    ids=["none", "closed", "no descriptors"],
+)
+def test_it_loads_and_trains_without_streams(close: str, tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    program = NO_STREAMS.format(close=close)
+    subprocess.run([sys.executable, "-c", program, tmp_path / "runs", answer], check=True)
+    assert float(answer.read_text()) > 0.8
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "model.keras").is_file()
+
+
+def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in bash, which can close its streams."""
+    return subprocess.run(
+        ["bash", "-c", script, sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_without_stderr_answers() -> None:
+    picture = ROOT / "scripts" / "seven.png"
+    child = shell('"$0" -m keras_digitnet predict "$1" 2>&-', picture)
+    assert (child.returncode, child.stdout[0]) == (0, "7")
+    assert shell('"$0" -m keras_digitnet predict none.png 2>&-').returncode == 2
+
+
+def test_the_command_without_stdout_says_that_its_answer_is_lost() -> None:
+    child = shell('"$0" -m keras_digitnet predict "$1" >&-', ROOT / "scripts" / "seven.png")
+    assert child.returncode == 2
+    assert child.stderr == (
+        "Error: stdout: expected it to be open, for what predict answers; it is closed.\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's limits")
+def test_without_a_temporary_folder_it_works_or_says_what_is_missing() -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # no file can be written
+        "import keras_digitnet as kd\n"
+        "images = kd.load_dataset('digits').test.images[:8]\n"
+        "print(kd.load('nano').predict(images).labels.shape)\n"
+        "kd.load(sys.argv[1])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    child = subprocess.run(
+        [sys.executable, "-c", program, ROOT / "saved_models" / "nano" / "model.keras"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert child.stdout == "(8,)\n", child.stderr
+    message = child.stderr.splitlines()[-1]
+    assert "No usable temporary directory found" in message
+    assert message.endswith(
+        "Name a folder that can be written to in the environment variable TMPDIR."
+    )
 
 
 @pytest.mark.backends
