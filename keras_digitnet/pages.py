@@ -577,7 +577,7 @@ def _framed(image: np.ndarray, ink: _Ink, cell: Sides | None, random: np.random.
             image = padded(
                 image[top:bottom, left:right],
                 (top, height - bottom, left, width - right),
-                repeated=random.random() < 0.2,
+                repeated=random.random() < 0.6,
             )
     return _seen(image, ink, frame)
 
