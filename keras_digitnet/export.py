@@ -294,7 +294,7 @@ def _pages(dataset: Dataset) -> tuple[np.ndarray, ...]:
     """Lines of test images as a reader looks at them, one by one: each has a size of its own."""
     random = np.random.default_rng(0)
     lines = (write_line(dataset.test, random) for _ in range(_PAGES))
-    return tuple(canvas(line.picture, 24 / line.picture.shape[0]) for line in lines)
+    return tuple(canvas(line.picture, 24 / line.picture.shape[0], as_edge=True) for line in lines)
 
 
 def _dataset_of(keras_path: Path) -> Dataset:

@@ -7,9 +7,10 @@ from keras import ops
 
 from keras_digitnet import detector, finding
 from keras_digitnet.config import PRESETS, ReaderConfig
-from keras_digitnet.finding import Character
+from keras_digitnet.finding import Character, Reader
 from keras_digitnet.model import count_parameters
 from keras_digitnet.pages import Page
+from keras_digitnet.runtimes import READER_OUTPUTS, Runtime
 
 pytestmark = pytest.mark.backends
 
@@ -139,11 +140,75 @@ def test_every_size_from_the_smallest_to_the_whole_picture_is_looked_at(
 
 def test_boxes_of_one_character_become_one_and_neighbours_stay() -> None:
     boxes = np.array([(0, 0, 20, 30), (1, 1, 20, 31), (6, 2, 12, 26), (19, 0, 38, 30)], float)
-    presence = np.array([0.9, 0.8, 0.6, 0.7])
-    probabilities = np.eye(4)
-    kept = finding._settled(boxes, presence, probabilities)
-    assert [index for index, _ in kept] == [0, 3]
-    assert kept[0][1] == pytest.approx([0.9 / 1.7, 0.8 / 1.7, 0, 0])
+    same, inside = finding._overlaps(boxes)
+    assert same[0].tolist() == [True, True, False, False]
+    assert finding._settled(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
+
+
+def test_a_character_is_as_likely_as_the_looks_that_show_it_say() -> None:
+    scales = np.array([0.5, 1.0, 2.0])
+    # Two looks show the first; the second is there in one alone, though another would show it;
+    # the third is so high that one look alone shows it.
+    boxes = np.array([(0, 0, 12, 15), (1, 0, 12, 15), (50, 0, 60, 15), (90, 0, 120, 50)], float)
+    presence, look = np.array([0.9, 0.7, 0.9, 0.9]), np.array([0, 1, 1, 0])
+    same, _ = finding._overlaps(boxes)
+    vouched = finding._vouched(boxes, presence, look, scales, same)
+    assert vouched == pytest.approx([0.8, 0.35, 0.45, 0.9])
+
+
+DOT = 255  # what `dots` takes for a character's middle
+
+
+def dots(pages: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Stands in for a network: each pixel of value `DOT` is the middle of a 16x24 character."""
+    rows, columns = (-(-side // 4) for side in pages.shape[1:3])
+    presence = np.zeros((1, rows, columns), np.float32)
+    boxes = np.zeros((1, rows, columns, 4), np.float32)
+    for row, column in zip(*np.nonzero(pages[0, ..., 0] == DOT), strict=True):
+        presence[0, row // 4, column // 4] = 1
+        boxes[0, row // 4, column // 4] = (column - 8, row - 12, column + 8, row + 12)
+    return presence, boxes, np.full((1, rows, columns, 10), 0.1, np.float32)
+
+
+def test_a_canvas_of_any_size_is_looked_at_in_parts_of_one() -> None:
+    parts = []
+
+    def compute(pages: np.ndarray) -> tuple[np.ndarray, ...]:
+        parts.append(pages.shape)
+        return dots(pages)
+
+    reader = Reader(Runtime("dots", compute, 10, READER_OUTPUTS))
+    page = np.zeros((1, 1100, 3000, 1), np.uint8)
+    middles = [(40, 20), (500, 880), (900, 928), (1000, 2000), (1060, 2970)]
+    for row, column in middles:
+        page[0, row, column] = DOT
+    boxes, presence, _ = reader._look(page, 1.0, (1100, 3000))
+    found = {(round(box[1] + box[3]) // 2 + 12, round(box[0] + box[2]) // 2 + 12) for box in boxes}
+    assert len(presence) == len(middles)
+    assert found == set(middles)
+    assert max(side for shape in parts for side in shape) <= 1024
+
+
+def test_a_picture_cut_close_is_looked_at_again_without_its_edge_going_on() -> None:
+    """A network that sees nothing where lines go on to the canvas's end, as of a cell's border."""
+    margins = []
+
+    def compute(pages: np.ndarray) -> tuple[np.ndarray, ...]:
+        goes_on = bool((pages[0, 0] != pages[0, 0, 0]).any())
+        margins.append(goes_on)
+        return dots(0 * pages if goes_on else pages)
+
+    reader = Reader(Runtime("close", compute, 10, READER_OUTPUTS))
+    picture = np.zeros((24, 60), np.uint8)
+    picture[:, 30] = 100  # a stroke from edge to edge
+    picture[12, 20] = DOT
+    assert len(reader.find(picture)) == 1
+    assert margins == sorted(margins, reverse=True)
+    margins.clear()
+    picture[:, 30] = 0
+    assert len(reader.find(picture)) == 1
+    assert not any(margins)
+    assert len(margins) == len(finding.scales(picture.shape))  # one look a scale was enough
 
 
 def test_lines_are_read_from_the_top_and_from_the_left() -> None:
