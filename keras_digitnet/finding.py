@@ -85,7 +85,7 @@ class Named:
     def __reduce__(self) -> str:
         raise DigitNetError(
             f"{type(self).__name__}: expected it to stay in the process that loaded it; received: "
-            "a try to pickle or copy it. Load it in the worker, by name: "
+            "an attempt at pickling or copying it. Load it in the worker, by name: "
             f"kd.load({self._runtime.name!r})"
         )
 

@@ -319,6 +319,33 @@ def _sample(images: Any, y: Any, x: Any) -> Any:
     return upper * (1 - down) + lower * down
 
 
+class _InFloat32:
+    """A random layer of Keras, under any floatx, which it takes for some of what it draws."""
+
+    def call(self, data: Any, training: bool = True) -> Any:
+        floatx = keras.config.floatx()
+        keras.config.set_floatx("float32")
+        try:
+            return super().call(data, training=training)  # type: ignore[misc]
+        finally:
+            keras.config.set_floatx(floatx)
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomRotation(_InFloat32, keras.layers.RandomRotation):
+    """Keras's layer, whatever floatx is."""
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomTranslation(_InFloat32, keras.layers.RandomTranslation):
+    """Keras's layer, whatever floatx is."""
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomZoom(_InFloat32, keras.layers.RandomZoom):
+    """Keras's layer, whatever floatx is."""
+
+
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class GrowTo(keras.layers.Layer):
     """Makes a map twice as large, each pixel four times, and cuts it to the size of another.

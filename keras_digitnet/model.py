@@ -6,7 +6,15 @@ import keras
 from keras import layers, ops
 
 from keras_digitnet.config import ModelConfig, ReaderConfig
-from keras_digitnet.layers import DepthwiseConv2D, RandomAffine, RandomDegradation, RandomPen
+from keras_digitnet.layers import (
+    DepthwiseConv2D,
+    RandomAffine,
+    RandomDegradation,
+    RandomPen,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
+)
 
 IMAGE_SHAPE = (28, 28, 1)
 DATA_FORMAT = "channels_last"
@@ -30,8 +38,8 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     (`keras.utils.set_random_seed`).
 
     Keras's `floatx` and `image_data_format` have no influence. Its dtype policy
-    has one if it mixes precisions: the layers from the stem to the head then
-    compute in it, and the images and the logits stay float32.
+    has one if it mixes precisions: the layers between the stem and the logits
+    then compute in it; these, and the images, stay float32.
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(images)
@@ -50,7 +58,7 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
 
 
 def network_dtype() -> str:
-    """The dtype policy of the layers between the images and the logits, one of `DTYPES`.
+    """The dtype policy of the layers that may mix precisions, one of `DTYPES`.
 
     Each states it, and `DATA_FORMAT`, where Keras would take the process's
     settings. `mixed_bfloat16` and `mixed_float16` are the process's own; under
@@ -61,11 +69,15 @@ def network_dtype() -> str:
 
 
 def stem(x: Any, config: ModelConfig) -> Any:
-    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a look at full resolution, then half of it."""
+    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a look at full resolution, then half of it.
+
+    In float32 under any policy: where the image is black, the norm divides by
+    next to nothing, and gradients a thousand times as large leave float16's range.
+    """
     width = config.widths[0]
-    x = convolution(max(width // 2, 1), 3, "stem_full", activation="relu")(x)
-    x = convolution(width, 3, "stem_half", strides=2)(x)
-    return normalization("stem_norm")(x)
+    x = convolution(max(width // 2, 1), 3, "stem_full", dtype="float32", activation="relu")(x)
+    x = convolution(width, 3, "stem_half", dtype="float32", strides=2)(x)
+    return normalization("stem_norm", dtype="float32")(x)
 
 
 def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any:
@@ -131,11 +143,9 @@ def augment(x: Any, config: ModelConfig) -> Any:
             "data_format": DATA_FORMAT,
             "dtype": "float32",
         }
-        x = layers.RandomRotation(config.rotation / 360, name="random_rotation", **options)(x)
-        x = layers.RandomTranslation(
-            config.shift, config.shift, name="random_translation", **options
-        )(x)
-        x = layers.RandomZoom(config.zoom, name="random_zoom", **options)(x)
+        x = RandomRotation(config.rotation / 360, name="random_rotation", **options)(x)
+        x = RandomTranslation(config.shift, config.shift, name="random_translation", **options)(x)
+        x = RandomZoom(config.zoom, name="random_zoom", **options)(x)
     if config.pen > 0:
         x = RandomPen(config.pen, name="random_pen")(x)
     if config.degradation > 0:
@@ -192,14 +202,16 @@ def count_parameters(model: keras.Model) -> int:
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)
 
 
-def convolution(width: int, kernel_size: int, name: str, **options: Any) -> keras.layers.Layer:
+def convolution(
+    width: int, kernel_size: int, name: str, dtype: str | None = None, **options: Any
+) -> keras.layers.Layer:
     return layers.Conv2D(
         width,
         kernel_size,
         padding="same",
         kernel_initializer="lecun_normal",
         data_format=DATA_FORMAT,
-        dtype=network_dtype(),
+        dtype=dtype or network_dtype(),
         name=name,
         **options,
     )
@@ -217,5 +229,5 @@ def dense(
     )
 
 
-def normalization(name: str) -> keras.layers.Layer:
-    return layers.LayerNormalization(epsilon=1e-6, dtype=network_dtype(), name=name)
+def normalization(name: str, dtype: str | None = None) -> keras.layers.Layer:
+    return layers.LayerNormalization(epsilon=1e-6, dtype=dtype or network_dtype(), name=name)
