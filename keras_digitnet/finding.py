@@ -22,9 +22,9 @@ _USUAL = 24.0
 SMALLEST = 1 / 80
 _LOWEST = 8
 # How likely there a character must be. Where one character must be in the picture, a fainter one
-# is still the best answer.
+# is still the best answer: a lone stroke that is a 1 is hardly more likely than a ruling.
 PRESENT = 0.45
-FAINT = 0.15
+FAINT = 0.04
 # Two boxes are one character where they share so much of their union, or of the smaller.
 _SAME = 0.4
 _INSIDE = 0.65
