@@ -25,6 +25,8 @@ READER, CLASSIFIER = "reader", "base"
 # How much the classifier's log odds count beside the reader's: most right on lines of validation
 # digits and on the cheques that may be looked at.
 _WEIGHT = 0.35
+# Height of a digit that is alone in its picture, as a share of the longer side, at least as a rule.
+_LARGE = 1 / 5
 _LEAST = 1e-4  # what a probability counts as at least, so that neither overrules the other
 
 
@@ -239,8 +241,14 @@ def find_digit(picture: "Picture", reading_team: Team) -> Found:
 
 
 def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
-    """The digit that is present, or else the likeliest that may be."""
-    found = list(itertools.chain(*_find(grey, reader, lowest=FAINT)))
+    """The digit that is present, or else the likeliest that may be.
+
+    One digit is rarely small in its picture: small ones are sought if no large one is there.
+    """
+    for smallest in (_LARGE, SMALLEST):
+        found = list(itertools.chain(*_find(grey, reader, smallest, FAINT)))
+        if any(each.presence >= PRESENT for each in found):
+            break
     if not found:
         raise _nothing(picture, grey)
     present = [each for each in found if each.presence >= PRESENT]
