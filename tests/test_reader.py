@@ -32,6 +32,8 @@ STROKES = {
         [(8, 100)]
         + [(28 + 16 * np.sin(angle), 22 - 22 * np.cos(angle)) for angle in np.linspace(-0.8, 4.6)]
     ],
+    # A four whose two strokes do not meet.
+    "y": [[(10, 2), (4, 44), (16, 52), (40, 50)], [(52, 8), (48, 100)]],
     # A two with a loop at its top.
     "Q": [
         [(30 + 20 * np.sin(angle), 24 - 24 * np.cos(angle)) for angle in np.linspace(2.2, 8.0, 20)]
@@ -138,6 +140,19 @@ def test_paper_that_is_lit_in_the_middle_alone_is_not_taken_for_ink(base: Classi
 def test_ones_twos_and_nines_are_read_as_other_hands_write_them(base: Classifier) -> None:
     assert kd.read(write("2iP"), base).text == "219"
     assert kd.read(write("3Q0"), base).text == "320"
+
+
+def test_a_four_in_two_strokes_apart_is_one_digit(base: Classifier) -> None:
+    assert kd.read(write("23y72"), base).text == "23472"
+    one = kd.normalize_digit(write("y"))
+    assert base.classes[base.predict(one[None]).labels[0]] == "4"
+
+
+def test_one_small_digit_of_a_large_picture_is_found(base: Classifier) -> None:
+    photo = Image.new("L", (1000, 1000), 235)
+    photo.paste(write("7").resize((86, 132)), (600, 600))  # 57 pixels high
+    one = kd.normalize_digit(photo)
+    assert base.classes[base.predict(one[None]).labels[0]] == "7"
 
 
 def test_a_bar_that_floats_above_the_line_belongs_to_its_digit(base: Classifier) -> None:
