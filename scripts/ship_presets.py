@@ -24,8 +24,16 @@ from keras_digitnet.environment import select_backend
 
 ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
-# The length of the training that a reader's run started from.
-START_EPOCHS = 40
+# The trainings that a reader's run started from, and what its card says of them.
+BEFORE = (
+    "--epochs 40",
+    "--epochs 8 --learning-rate 0.001 --start RUN",
+    "--epochs 48 --learning-rate 0.0015 --start RUN  # stopped in its 8th epoch",
+)
+EARLIER = (
+    "Four trainings, each from the best model of the one before, on pages that were\n"
+    "improved in between, so that no single command makes these weights. The last: "
+)
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
 READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
@@ -124,15 +132,10 @@ def _replace(
 def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
     rows, columns = train["model"]["page"]
     command = f"    keras-digitnet train --preset reader --seed {train['seed']} --data mnist"
-    options = f"--epochs {train['epochs']} --learning-rate {train['learning_rate']:g}"
-    commands, started = f"{command} {options}", ""
-    if train["start"]:
-        commands = f"{command} --epochs {START_EPOCHS}\n{commands} --start RUN"
-        started = (
-            "Two trainings, the second from the first one's model.\n"
-            f"The first: {START_EPOCHS} epochs, peak learning rate 0.002, else the same, on pages "
-            "of which none ended at\na cell's borders. The second: "
-        )
+    last = f"--epochs {train['epochs']} --learning-rate {train['learning_rate']:g}"
+    stages = [*BEFORE, f"{last} --start RUN"] if train["start"] else [last]
+    commands = "\n".join(f"{command} {stage}" for stage in stages)
+    started = EARLIER if train["start"] else ""
     shown = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay", "seed")
     return READER_CARD.format(
         **{key: train[key] for key in shown},
