@@ -1,10 +1,13 @@
 """Models that a server runs, over the network."""
 
+import re
+
 from keras_digitnet.runtimes import Runtime
-from keras_digitnet.serving import tf_serving
+from keras_digitnet.serving import open_inference, tf_serving
 from keras_digitnet.serving.transport import Server, require_server
 
-_EXAMPLE = "http://localhost:8501/v1/models/digitnet"
+_PATHS = re.compile(f"{tf_serving.PATH.pattern}|{open_inference.PATH.pattern}", re.ASCII)
+_EXAMPLES = "http://localhost:8501/v1/models/digitnet or http://localhost:8000/v2/models/digitnet"
 
 
 def is_address(where: str) -> bool:
@@ -12,7 +15,7 @@ def is_address(where: str) -> bool:
 
 
 def open_server(address: str) -> Runtime:
-    """Connects to a served model, such as `http://localhost:8501/v1/models/digitnet`.
+    """Connects to a served model, as TF Serving's `/v1/` or the V2 protocol's `/v2/` names it.
 
     Every request has `transport.TIMEOUT_SECONDS` to connect and as many to be
     answered, and `transport.TRIES` tries where the server is down, slow or busy.
@@ -21,7 +24,9 @@ def open_server(address: str) -> Runtime:
         DigitNetError: The address is no model's, nobody answers, or what
             answers is another model. `predict_batch` raises the same.
     """
-    return tf_serving.open_model(require_address(address))
+    server = require_address(address)
+    protocol = open_inference if "/v2/models/" in server.url else tf_serving
+    return protocol.open_model(server)
 
 
 def require_address(address: str) -> Server:
@@ -30,4 +35,5 @@ def require_address(address: str) -> Server:
     Raises:
         DigitNetError: It is no model's.
     """
-    return require_server(address.rstrip("/").removesuffix(":predict"), tf_serving.PATH, _EXAMPLE)
+    model = address.rstrip("/").removesuffix(":predict").removesuffix("/infer")
+    return require_server(model, _PATHS, _EXAMPLES)

@@ -1,4 +1,4 @@
-"""TF Serving's REST interface.
+"""A model behind TF Serving's REST interface.
 
 The forms of its requests, answers and errors are those of
 https://www.tensorflow.org/tfx/serving/api_rest.
@@ -18,12 +18,12 @@ PATH = re.compile(r"/v1/models/[\w.-]+(/(versions|labels)/[\w.-]+)?", re.ASCII)
 
 def open_model(server: Server) -> Runtime:
     """The model, once its metadata are a classifier's or a reader's."""
-    metadata = server.ask(f"{server.url}/metadata")
+    metadata, _ = server.ask(f"{server.url}/metadata")
     outputs, num_classes = checked_outputs(server.url, *_signature(server, metadata))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         request = {"signature_name": "serving_default", "inputs": {"images": images.tolist()}}
-        answer = server.ask(f"{server.url}:predict", json.dumps(request).encode())
+        answer, _ = server.ask(f"{server.url}:predict", json.dumps(request).encode())
         return _arrays(server, answer, outputs)
 
     return Runtime(server.url, predict_batch, num_classes, outputs)
