@@ -11,7 +11,7 @@ from keras_digitnet.environment import BACKENDS
 WHERE = (
     f"{'|'.join(PRESETS)}, the folder of a run or of exports, a .keras, .onnx, .tflite or "
     "OpenVINO .xml file, the folder of a SavedModel, or the address of a served model "
-    "(http://localhost:8501/v1/models/digitnet)."
+    "(http://localhost:8501/v1/models/digitnet, or /v2/models/digitnet of Triton and its like)."
 )
 _DATA = (
     "auto, mnist, digits, fashion_mnist, a .npz file in Keras's layout, a .csv or .parquet file, "

@@ -18,7 +18,7 @@ from keras_digitnet.cli_options import (
     folder_option,
 )
 from keras_digitnet.cli_output import messages, print_answers, with_progress
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
     from keras_digitnet.images import StandardInput
@@ -57,7 +57,8 @@ def predict(
     if team is None:
         answers = _unreadable(FilePrediction, pictures)
     elif raw and team.classifier is None:
-        raise DigitNetError(f"--raw: expected a classifier; received: {model}, a reader.")
+        shown = without_credentials(model)
+        raise DigitNetError(f"--raw: expected a classifier; received: {shown}, a reader.")
     else:
         answers = predict_files(team, with_progress(pictures, quiet), raw)
     columns = ("label", "confidence", "file", "error")
@@ -150,7 +151,8 @@ def _pictures_and_team(
             return pictures, None
         finder = load(reader, backend) if reader else None
         if finder is not None and not isinstance(finder, Reader):
-            raise DigitNetError(f"--reader: expected a reader; received: {reader}, a classifier.")
+            shown = without_credentials(reader)
+            raise DigitNetError(f"--reader: expected a reader; received: {shown}, a classifier.")
         return pictures, team(load(model, backend) if model else None, finder, backend)
 
 

@@ -20,7 +20,7 @@ from keras_digitnet.cli_options import (
 )
 from keras_digitnet.cli_output import messages, print_json, print_report, print_runs, verbosity
 from keras_digitnet.config import AUGMENTATIONS, PRESETS, ModelConfig, TrainConfig
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
     from keras_digitnet.data import Dataset
@@ -193,7 +193,8 @@ def evaluate(
         else:
             report, title = _evaluate_classifier(average(loaded), dataset, pictures)
     if as_json:
-        print_json({"models": models, "dataset": dataset.name, **report.to_json()})
+        shown = [without_credentials(model) for model in models]
+        print_json({"models": shown, "dataset": dataset.name, **report.to_json()})
     else:
         print_report(report, title)
 

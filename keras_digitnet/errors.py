@@ -1,6 +1,7 @@
 """The one exception that the package raises for what a user can mend, and the one for a stop."""
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 
@@ -40,3 +41,8 @@ def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.endswith(":")] or lines
     return (telling or [type(error).__name__])[0][:500]
+
+
+def without_credentials(where: object) -> str:
+    """What a model was asked for by, to print: of an address all but its name and password."""
+    return re.sub(r"^(\s*\w+:/*).*@", r"\1***@", str(where), flags=re.DOTALL)

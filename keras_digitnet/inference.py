@@ -18,7 +18,7 @@ from keras_digitnet.artifacts import (
     read_json,
 )
 from keras_digitnet.config import PRESETS
-from keras_digitnet.errors import DigitNetError, did_you_mean, first_line
+from keras_digitnet.errors import DigitNetError, did_you_mean, first_line, without_credentials
 from keras_digitnet.finding import Named, Reader
 
 _OPEN = {
@@ -174,8 +174,9 @@ def load_classifier(where: str | Path, backend: str | None = None) -> Classifier
     model = load(where, backend)
     if isinstance(model, Reader):
         raise DigitNetError(
-            f"model: expected a classifier of single digits; received: {where}, a reader, which "
-            "finds them in pictures. Use it with: keras-digitnet read"
+            "model: expected a classifier of single digits; received: "
+            f"{without_credentials(where)}, a reader, which finds them in pictures. "
+            "Use it with: keras-digitnet read"
         )
     return model
 
@@ -192,8 +193,10 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
             or OpenVINO `.xml` file; the folder of a SavedModel, or its parent
             for the newest version; a folder that `export_model` has filled,
             for the first that is there of its ONNX, SavedModel, LiteRT,
-            OpenVINO and int8 forms; or the address of a model that TF Serving
-            serves, `http://localhost:8501/v1/models/digitnet`.
+            OpenVINO and int8 forms; or the address of a model that a server
+            runs: TF Serving, `http://localhost:8501/v1/models/digitnet`, or one
+            of the V2 protocol such as Triton,
+            `http://localhost:8000/v2/models/digitnet`.
         backend: Keras's backend, for a preset and for what Keras runs; else
             `KERAS_BACKEND`, as it was when the package was imported, names
             it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
@@ -259,7 +262,8 @@ def find_keras_file(where: str | Path) -> Path:
         if path.suffix == ".keras":
             return path
     raise DigitNetError(
-        f"model: expected a preset, the folder of a run or a .keras file; received: {where}."
+        f"model: expected a preset, the folder of a run or a .keras file; "
+        f"received: {without_credentials(where)}."
     )
 
 
@@ -285,7 +289,7 @@ def _find(where: str | Path, in_keras: bool) -> Path:
     elif path.suffix in _OPEN:
         return _existing(path)
     raise DigitNetError(
-        f"model: expected {_EXPECTED}; received: {where}, "
+        f"model: expected {_EXPECTED}; received: {without_credentials(where)}, "
         f"{'which is none of these' if path.exists() else 'which does not exist'}."
         + did_you_mean(where, PRESETS)
     )
@@ -300,7 +304,7 @@ def _existing(path: Path) -> Path:
 def _refuse_backend(where: str | Path, backend: str | None) -> None:
     if backend:
         raise DigitNetError(
-            f"backend: expected none for {where}, which Keras does not run; "
+            f"backend: expected none for {without_credentials(where)}, which Keras does not run; "
             f"received: {backend}. Leave it out."
         )
 

@@ -13,6 +13,7 @@ from speed_processes import peak_memory
 from keras_digitnet.config import ModelConfig
 from keras_digitnet.data import load_dataset
 from keras_digitnet.inference import load_classifier
+from keras_digitnet.serving import open_inference
 
 BATCH_SIZE = 128
 SECONDS_A_ROUND = 1.0
@@ -48,6 +49,22 @@ def growth(preset: str, images: int) -> dict[str, float]:
     classifier.predict(pixels)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "memory": peak_memory() - pixels.nbytes / 1e6}
+
+
+def served(address: str, binary: bool) -> dict[str, float]:
+    """Milliseconds for 256 digits of a served model: the client's CPU, and until they are there."""
+    if not binary:  # though the server offers it
+        open_inference.speaks_binary = lambda server: False
+    classifier = load_classifier(address)
+    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), "uint8")
+    classifier.predict(images)
+    rounds = []
+    for _ in range(20):
+        start = time.process_time(), time.perf_counter()
+        classifier.predict(images)
+        rounds.append((time.process_time() - start[0], time.perf_counter() - start[1]))
+    cpu, seconds = (1000 * statistics.median(each) for each in zip(*rounds, strict=True))
+    return {"cpu": cpu, "milliseconds": seconds}
 
 
 def augmentation() -> dict[str, float]:

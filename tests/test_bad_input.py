@@ -31,6 +31,7 @@ from test_data import idx, save_class_folders, save_idx_folder, save_npz
 from test_layouts import save_parquet, table
 from test_serving import metadata
 from tf_serving import http_server
+from v2_server import encoded
 
 import keras_digitnet as kd
 from keras_digitnet.answers import predict_files
@@ -317,9 +318,25 @@ def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None
 # Servers
 
 
+SERVED: dict[str, tuple[Any, Any]] = {
+    "/v1/models/digitnet": (
+        metadata(),
+        {"outputs": {"probabilities": [[0.1] * 10] * 2, "label": [0, 1]}},
+    ),
+    "/v2/models/digitnet": (
+        {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28, 1]}]},
+        encoded(
+            {"probabilities": np.full((2, 10), 0.1, np.float32), "label": np.array([[0], [1]])},
+            binary=False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", SERVED)
 @cases(30, 500)
-def test_answers_of_a_server(count: int) -> None:
-    good: Any = {"outputs": {"probabilities": [[0.1] * 10] * 2, "label": [0, 1]}}
+def test_answers_of_a_server(path: str, count: int) -> None:
+    told, good = SERVED[path]
     replies: dict[str, Any] = {}
 
     def answer(method: str, path: str, body: bytes) -> Any:
@@ -337,7 +354,7 @@ def test_answers_of_a_server(count: int) -> None:
         return st.tuples(st.sampled_from(places), ANY_JSON).map(put) | mutations(text.encode())
 
     with http_server(answer) as server:
-        address = f"{server}/v1/models/digitnet"
+        address = server + path
 
         def act(replied: tuple[Any, Any]) -> None:
             replies["GET"], replies["POST"] = replied
@@ -348,9 +365,8 @@ def test_answers_of_a_server(count: int) -> None:
 
             works_or_says(address, ask)
 
-        right = st.just(metadata())
-        both = st.tuples(twisted_inside(metadata()), st.just(good)) | st.tuples(
-            right, twisted_inside(good) | ANY_JSON
+        both = st.tuples(twisted_inside(told), st.just(good)) | st.tuples(
+            st.just(told), twisted_inside(good) | ANY_JSON
         )
         for_each(both, count, act)
 

@@ -12,12 +12,12 @@ from conftest import ROOT
 from patience import patience
 from tf_serving import tf_serving
 
-from keras_digitnet import serving
 from keras_digitnet.artifacts import preset_dir, read_json
 from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.export import export_model
 from keras_digitnet.inference import load
+from keras_digitnet.serving import transport
 from keras_digitnet.training import Run, train
 
 
@@ -60,7 +60,7 @@ def test_trained_under_jax_served_and_read_by_torch(
     run: Run, mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three programs that share nothing but the files, on every test digit."""
-    monkeypatch.setattr(serving, "TIMEOUT_SECONDS", patience(120))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(120))
     with tf_serving(run.folder.servable_dir) as address:
         served = load(address).predict(mnist.test.images, batch_size=1000).labels
     arguments = [str(run.model_path), mnist.source, str(tmp_path / "labels.npy")]

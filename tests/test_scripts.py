@@ -51,12 +51,17 @@ def put_environment(tmp_path: Path, pip: str = "", pytest: str = "") -> None:
     )
 
 
-@pytest.mark.parametrize("script", ["train.sh", "test.sh"])
-def test_without_a_python_there_is_one_clear_line(tmp_path: Path, bash: Bash, script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "versions"),
+    [("train.sh", "3.11, 3.12 or 3.13"), ("test.sh", "3.11, "), ("serving_env.sh", "3.11 or 3.12")],
+)
+def test_without_a_python_there_is_one_clear_line(
+    tmp_path: Path, bash: Bash, script: str, versions: str
+) -> None:
     put_python(tmp_path, "python3.12", "echo 'command not found' >&2; exit 127")
     answer = bash(f"exec {shutil.which('bash')} checkout/scripts/{script}")
     assert answer.returncode == 2
-    assert answer.stderr.startswith("Error: expected Python 3.11, 3.12 or 3.13")
+    assert answer.stderr.startswith(f"Error: expected Python {versions}")
     assert answer.stderr.count("\n") == 1
 
 

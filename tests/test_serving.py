@@ -18,10 +18,10 @@ from patience import at_most, patience
 from PIL import Image
 from tf_serving import http_server, tf_serving
 
-from keras_digitnet import serving
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
+from keras_digitnet.serving import transport
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def address(exported: Path) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "TIMEOUT_SECONDS", patience(0.5))
-    monkeypatch.setattr(serving, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(0.5))
+    monkeypatch.setattr(transport, "PAUSE_SECONDS", 0.01)
 
 
 def post(url: str, request: Any) -> Any:
@@ -45,7 +45,7 @@ def post(url: str, request: Any) -> Any:
 def test_the_client_gives_what_the_file_gives(
     address: str, exported: Path, digits: Dataset, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "TIMEOUT_SECONDS", patience(30))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(30))
     images = digits.test.images[:70]
     served = load(address + ending).predict(images, batch_size=32)
     expected = load(exported / "model.onnx").predict(images)
@@ -132,7 +132,7 @@ def test_a_name_that_is_not_served(address: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ((200, b"<html>hello</html>"), "expected JSON from TF Serving; received: b'<html>"),
+        ((200, b"<html>hello</html>"), "expected JSON; received: b'<html>"),
         ((200, {"metadata": {}}), "expected the metadata of a model with serving_default"),
         ((200, [1]), "expected the metadata of a model with serving_default"),
         ((200, metadata(side=32)), r"received: from images \(N, 32, 32, 1\) uint8"),
@@ -163,6 +163,7 @@ def test_another_model_or_no_model_is_one_message(answer: Any, message: str) -> 
         {"outputs": {"probabilities": [[0.1] * 10] * 2, "label": [0, 0]}},
         {"outputs": {"probabilities": [[0.1] * 10], "label": [57]}},
         {"outputs": {"probabilities": [[0.1] * 10], "label": [-1]}},
+        {"outputs": {"probabilities": [[0.1] * 10], "label": [1.5]}},
         {"outputs": {"probabilities": [[float("nan")] * 10], "label": [1]}},
         {"outputs": {"probabilities": [[0.2] * 10], "label": [1]}},
         {"outputs": {"probabilities": [[1.5, -0.5, *[0.0] * 8]], "label": [0]}},
@@ -211,15 +212,15 @@ def test_a_server_that_stays_busy_is_one_message() -> None:
 
 
 def test_a_slow_server_does_not_hold_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "TRIES", 2)
+    monkeypatch.setattr(transport, "TRIES", 2)
 
     def answer(*_: object) -> tuple[int, Any]:
-        time.sleep(2 * serving.TIMEOUT_SECONDS)
+        time.sleep(2 * transport.TIMEOUT_SECONDS)
         return 200, metadata()
 
     with (
         http_server(answer) as server,
-        at_most(10 * serving.TIMEOUT_SECONDS),
+        at_most(10 * transport.TIMEOUT_SECONDS),
         pytest.raises(
             DigitNetError,
             match=r"within [\d.]+ s; received: (timed out|no answer in time) \(2 tries\)",
@@ -237,13 +238,13 @@ def test_a_server_that_drips_does_not_hold_the_client(
     beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each byte comes in time, all of them never."""
-    monkeypatch.setattr(serving, "TRIES", 2)
+    monkeypatch.setattr(transport, "TRIES", 2)
     done = threading.Event()
 
     def drip(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.sendall(beginning)
-            while not done.wait(serving.TIMEOUT_SECONDS / 5):
+            while not done.wait(transport.TIMEOUT_SECONDS / 5):
                 connection.sendall(b"H")
 
     def accept(listener: socket.socket) -> None:
@@ -254,13 +255,13 @@ def test_a_server_that_drips_does_not_hold_the_client(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=[listener], daemon=True).start()
         message = r"within [\d.]+ s; received: .* \(2 tries\)"
-        with at_most(10 * serving.TIMEOUT_SECONDS), pytest.raises(DigitNetError, match=message):
+        with at_most(10 * transport.TIMEOUT_SECONDS), pytest.raises(DigitNetError, match=message):
             load(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/models/digitnet")
         done.set()
 
 
 def test_too_long_an_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(transport, "_MOST_BYTES", 1000)
     with (
         http_server(lambda *_: (200, b"x" * 2000)) as server,
         pytest.raises(DigitNetError, match="expected at most 1,000 bytes"),

@@ -14,6 +14,8 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ HTTP_CODES = {"InvalidArgumentError": 400, "NotFoundError": 404, "UnavailableErr
 ADDRESS = re.compile(r"/v1/models/(?P<name>\w+)(/versions/(?P<version>\d+))?(?P<rest>.*)")
 
 Answer = tuple[int, Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An answer that is not just JSON."""
+
+    content: bytes
+    headers: dict[str, str]
 
 
 class Model:
@@ -118,8 +128,13 @@ def _decoded(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def http_server(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
-    """Answers on a free port of this machine; yields `http://127.0.0.1:PORT`."""
+def http_server(
+    answer: Callable[[str, str, bytes], Answer], received: list[Message] | None = None
+) -> Iterator[str]:
+    """Answers on a free port of this machine; yields `http://127.0.0.1:PORT`.
+
+    The headers of each request are added to `received`.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -129,13 +144,19 @@ def http_server(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
             self._reply()
 
         def _reply(self) -> None:
+            if received is not None:
+                received.append(self.headers)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             code, value = answer(self.command, self.path, body)
+            headers = value.headers if isinstance(value, Raw) else {}
+            value = value.content if isinstance(value, Raw) else value
             content = value if isinstance(value, bytes) else json.dumps(value).encode()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
+                for name, text in headers.items():
+                    self.send_header(name, text)
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -143,7 +164,7 @@ def http_server(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
             """A test that passes is silent."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
