@@ -10,6 +10,11 @@ numbers into two rows, `tuned` and `unseen`; the pictures of `unseen` are scored
 never shown. With `--data`, rows of its test digits: raw, as pictures of their own, and
 written into lines on paper. The last row is of pages without a digit: the share on
 which none is found.
+
+    python scripts/evaluate_real_digits.py FOLDER --data mnist --peers --write
+
+Another table: what `kd.read` reads beside what people would use instead, on the same
+pictures. See `peers.py`.
 """
 
 import csv
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import peers
 import readme
 import typer
 from pages_without_digits import page_without_digits
@@ -27,6 +33,7 @@ from PIL import Image, ImageDraw
 
 from keras_digitnet.artifacts import written_whole
 from keras_digitnet.cli_output import print_table
+from keras_digitnet.data import Split, load_dataset
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
 from keras_digitnet.reader import Found, Team, find_digit, read, team
@@ -57,11 +64,17 @@ def main(
     lines: Annotated[int, typer.Option(help="How many lines to write of its digits.")] = 1000,
     mistakes: Annotated[Path | None, typer.Option(help="A picture of what was wrong.")] = None,
     write: Annotated[bool, typer.Option(help="Put the table into the README.")] = False,
+    with_peers: Annotated[bool, typer.Option("--peers", help="Beside others' readers.")] = False,
 ) -> None:
     """The share of pictures of each set that are read right."""
     if write and (model, data, lines, folder is None) != ("", "mnist", 1000, False):
         raise typer.BadParameter("--write: expected a folder, mnist, 1000 lines and no model")
     readers = team(load(model) if model else None)
+    if with_peers and mistakes:
+        raise typer.BadParameter("--mistakes: expected without --peers, which draws nothing")
+    if with_peers:
+        beside_peers(folder, data, readers, lines, write)
+        return
     answers: dict[str, list[Answer]] = {}
     for name, (pictures, labels) in find_sets(folder) if folder else ():
         answers[name] = read_all(readers, pictures, labels)
@@ -83,6 +96,19 @@ def main(
             sheet(shown).save(temporary, "PNG")
     if write:
         readme.write_block("real pictures", readme.table(columns, rows))
+
+
+def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, write: bool) -> None:
+    """`read` and its peers on every set and on lines of the data set's digits."""
+    sets: dict[str, peers.Set] = dict(find_sets(folder)) if folder else {}
+    if data:
+        dataset = load_dataset(data)
+        count = min(lines, peers.LINES)
+        sets[f"{dataset.name}, in lines"] = written_lines(dataset.test, count)
+    columns, rows, versions = peers.compare(sets, lambda each: line_answer(readers, each, "").text)
+    print_table("beside " + versions, columns, rows)
+    if write:
+        readme.write_block("peers", f"{readme.table(columns, rows)}\n\n({versions}.)")
 
 
 def find_sets(folder: Path) -> Iterator[tuple[str, tuple[list[Any], list[str]]]]:
@@ -145,15 +171,10 @@ def coverage(answers: Sequence[Answer]) -> list[tuple[str, str]]:
 
 def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
     """A data set's test digits: as they are, as pictures, in lines; and pages without any."""
-    from keras_digitnet.data import load_dataset
-
     dataset = load_dataset(data)
     test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
     raw = readers.name([Found(image) for image in images]).argmax(axis=1)
-    random = np.random.default_rng(0)
-    written = [write_line(test, random) for _ in range(count)]
-    texts = ["".join(map(str, line.labels)) for line in written]
     pages = [page_without_digits(np.random.default_rng([1, index])) for index in range(count)]
     return {
         f"{dataset.name}, raw": [
@@ -162,11 +183,17 @@ def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
         ],
         f"{dataset.name}, as pictures": read_all(readers, images, labels),
         f"{dataset.name}, in lines": [
-            line_answer(readers, line.picture, text)
-            for line, text in zip(written, texts, strict=True)
+            line_answer(readers, *line) for line in zip(*written_lines(test, count), strict=True)
         ],
         "pages without a digit": [line_answer(readers, page, "") for page in pages],
     }
+
+
+def written_lines(test: Split, count: int) -> tuple[list[Any], list[str]]:
+    """Pictures of so many lines, and what they say."""
+    random = np.random.default_rng(0)
+    written = [write_line(test, random) for _ in range(count)]
+    return [line.picture for line in written], ["".join(map(str, w.labels)) for w in written]
 
 
 def sheet(wrong: dict[str, list[Answer]], most: int = 48) -> Image.Image:

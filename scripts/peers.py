@@ -1,0 +1,114 @@
+"""What people would use instead of `kd.read`, PP-OCRv4 and Tesseract, on the same pictures.
+
+Part of `evaluate_real_digits.py`. The peers run in a process and an environment of
+their own (`peers.sh`). They see every picture twice: as it is; and enlarged, if it
+is small, dark on light, with a margin of its paper. Of each way in which a peer
+reads a set, the best counts.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import typer
+from PIL import Image, ImageOps
+
+from keras_digitnet.artifacts import read_json, write_json
+from keras_digitnet.images import open_upright
+
+# Of a set of single digits, and lines of a data set's: peers take their time.
+SAMPLE, LINES = 500, 200
+# In pixels, of a picture that is enlarged.
+LEAST_HEIGHT, MARGIN = 64, 8
+COMMAND = ("bash", str(Path(__file__).with_name("peers.sh")))
+
+Set = tuple[Sequence[Any], Sequence[str]]
+
+
+def compare(
+    sets: Mapping[str, Set], read: Callable[[Any], str]
+) -> tuple[list[str], list[list[str]], str]:
+    """Columns and rows of a table, a row a set, and what the peers are.
+
+    Args:
+        sets: Pictures and their labels.
+        read: What is compared with the peers: the text of a picture.
+    """
+    rows, versions = [], {}
+    for name, chosen in sets.items():
+        typer.echo(f"{name} ...", err=True)
+        pictures, labels = sample(*chosen)
+        answered = answers(pictures)
+        versions = answered["versions"]
+        ours = share([read(picture) for picture in pictures], labels)
+        row = [name, f"{len(labels):,}", f"{ours:.1%}"]
+        for ways in answered["answers"].values():
+            right = {way: share(texts, labels) for way, texts in ways.items()}
+            best = max(right, key=lambda way: right[way])
+            row += [f"{right[best]:.1%}", best]
+        rows.append(row)
+    columns = ["set", "pictures", "`kd.read`"]
+    for peer in versions:
+        columns += [peer, "its best way"]
+    return columns, rows, ", ".join(versions.values())
+
+
+def sample(pictures: Sequence[Any], labels: Sequence[str]) -> Set:
+    """All strings; of single digits `SAMPLE`, always the same ones."""
+    if len(labels) <= SAMPLE or max(map(len, labels)) > 1:
+        return pictures, labels
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SAMPLE])
+    return [pictures[index] for index in chosen], [labels[index] for index in chosen]
+
+
+def share(texts: Sequence[str], labels: Sequence[str]) -> float:
+    """How many say all of it and nothing else."""
+    return sum(text == label for text, label in zip(texts, labels, strict=True)) / len(labels)
+
+
+def answers(pictures: Sequence[Any]) -> dict[str, Any]:
+    """What `peers_worker.py` answers; kept, since the same pictures get the same answers."""
+    upright = [open_upright(picture) for picture in pictures]
+    folders = {"as it is": upright, "enlarged": [enlarged(each) for each in upright]}
+    kept = _kept(folders)
+    if not kept.is_file():
+        with TemporaryDirectory() as folder:
+            for name, images in folders.items():
+                Path(folder, name).mkdir()
+                for index, image in enumerate(images):
+                    image.save(Path(folder, name, f"{index:05}.png"))
+            run = subprocess.run([*COMMAND, folder], stdout=subprocess.PIPE, check=False)
+        if run.returncode:  # it has said why
+            raise typer.Exit(run.returncode)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, json.loads(run.stdout))
+    return read_json(kept)
+
+
+def _kept(folders: Mapping[str, Sequence[Image.Image]]) -> Path:
+    """The file of the answers to these pictures by what reads them now."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256()
+    for name in ("peers.sh", "peers_worker.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    for images in folders.values():
+        for image in images:
+            digest.update(repr(image.size).encode() + image.tobytes())
+    return cache / "keras_digitnet" / "peers-answers" / f"{digest.hexdigest()[:16]}.json"
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """The picture in the form that peers read best: not small, dark on light, with a margin."""
+    if np.median(np.asarray(picture)) < 128:
+        picture = ImageOps.invert(picture)
+    paper = tuple(int(value) for value in np.median(np.asarray(picture), axis=(0, 1)))
+    if picture.height < LEAST_HEIGHT:
+        width = max(1, round(picture.width * LEAST_HEIGHT / picture.height))
+        picture = picture.resize((width, LEAST_HEIGHT), Image.Resampling.BICUBIC)
+    return ImageOps.expand(picture, MARGIN, paper)
