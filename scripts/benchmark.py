@@ -37,7 +37,7 @@ OWN_RESULTS_DIR = Path("runs/speed")
 PICTURE_PATH = Path(__file__).parent / "results" / "speed.png"
 
 Write = Annotated[
-    bool, typer.Option("--write", help="Keep the figures, and put them into README.md.")
+    bool, typer.Option("--write", help="Keep the figures, and put them into the READMEs.")
 ]
 Data = Annotated[str, typer.Option(help="Whose test digits are read.")]
 

@@ -63,7 +63,7 @@ def main(
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`; else none.")] = "",
     lines: Annotated[int, typer.Option(help="How many lines to write of its digits.")] = 1000,
     mistakes: Annotated[Path | None, typer.Option(help="A picture of what was wrong.")] = None,
-    write: Annotated[bool, typer.Option(help="Put the table into the README.")] = False,
+    write: Annotated[bool, typer.Option(help="Put the table into saved_models/README.md.")] = False,
     with_peers: Annotated[bool, typer.Option("--peers", help="Beside others' readers.")] = False,
 ) -> None:
     """The share of pictures of each set that are read right."""

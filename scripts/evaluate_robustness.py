@@ -28,7 +28,9 @@ def main(
     ] = None,
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    write: Annotated[bool, typer.Option(help="Put table and picture into the README.")] = False,
+    write: Annotated[
+        bool, typer.Option(help="Put table and picture into saved_models/README.md.")
+    ] = False,
 ) -> None:
     """Accuracy of each model under each distortion."""
     if write and (models, data, split) != (None, "mnist", "test"):

@@ -1,24 +1,30 @@
-"""The parts of a Markdown file that scripts write, between `<!-- NAME: start -->` and its end."""
+"""The parts of the READMEs that scripts write, between `<!-- NAME: start -->` and its end."""
 
 import html
 from collections.abc import Sequence
 from pathlib import Path
 
-README_PATH = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+READMES = tuple(
+    ROOT / folder / "README.md" for folder in ("keras_digitnet", "saved_models", "scripts")
+)
 
 
-def with_block(name: str, text: str) -> str:
-    """The README with `text` as the block `name`."""
+def with_block(name: str, text: str) -> tuple[Path, str]:
+    """The README that has the block `name`, and its text with `text` as that block."""
     start, end = f"<!-- {name}: start -->\n", f"<!-- {name}: end -->\n"
-    before, found, rest = README_PATH.read_text().partition(start)
-    _, found_end, after = rest.partition(end)
-    if not found or not found_end:
-        raise ValueError(f"{README_PATH}: expected {start.strip()} and {end.strip()}")
-    return f"{before}{start}\n{html.unescape(text).strip()}\n\n{end}{after}"
+    for path in READMES:
+        before, found, rest = path.read_text().partition(start)
+        _, found_end, after = rest.partition(end)
+        if found and found_end:
+            return path, f"{before}{start}\n{html.unescape(text).strip()}\n\n{end}{after}"
+    places = ", ".join(str(path.relative_to(ROOT)) for path in READMES)
+    raise ValueError(f"{places}: expected {start.strip()} and {end.strip()} in one of them")
 
 
 def write_block(name: str, text: str) -> None:
-    README_PATH.write_text(with_block(name, text))
+    path, written = with_block(name, text)
+    path.write_text(written)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,14 +1,14 @@
-"""Writes the command-line reference in README.md from the commands' own help.
+"""Writes the command-line reference in keras_digitnet/README.md from the commands' own help.
 
     python scripts/readme_reference.py [--check]
 
-With --check it writes nothing and fails if the README is out of date.
+With --check it writes nothing and fails if the reference is out of date.
 """
 
 import subprocess
 import sys
 
-from readme import README_PATH, with_block
+from readme import with_block
 
 
 def main() -> None:
@@ -19,12 +19,12 @@ def main() -> None:
     reference = "\n".join(
         f"##{line}" if line.startswith("#") else line for line in written.stdout.splitlines()
     )
-    current = with_block("reference", reference)
-    if current == README_PATH.read_text():
+    path, current = with_block("reference", reference)
+    if current == path.read_text():
         return
     if "--check" in sys.argv[1:]:
-        sys.exit("README.md is out of date: run python scripts/readme_reference.py")
-    README_PATH.write_text(current)
+        sys.exit(f"{path} is out of date: run python scripts/readme_reference.py")
+    path.write_text(current)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,10 @@ def main(
     epochs: Annotated[int, typer.Option(help="As for `keras-digitnet train`.")] = 10,
     runs: Annotated[Path, typer.Option(help="Where runs and figures go.")] = RUNS_DIR,
     write: Annotated[
-        bool, typer.Option(help="Keep the figures in scripts/results/, the table in README.md.")
+        bool,
+        typer.Option(
+            help="Keep the figures in scripts/results/, the table in saved_models/README.md."
+        ),
     ] = False,
 ) -> None:
     """Trains what is missing; prints mean, standard deviation and every seed."""

@@ -66,10 +66,10 @@ def modules(names: set[str]) -> set[str]:
 
 
 def readme_arrows() -> dict[str, set[str]]:
-    """The table of the README: each module and those that it may import."""
+    """The table of the package's README: each module and those that it may import."""
     by_name = {str(path.relative_to(PACKAGE)): module for module, path in PATHS.items()}
     rows = re.findall(
-        r"^\| `([\w/]+\.py)` \|.*\| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.M
+        r"^\| `([\w/]+\.py)` \|.*\| ([^|]*) \|$", (PACKAGE / "README.md").read_text(), re.M
     )
     return {by_name[name]: set(re.findall(r"`([\w.]+)`", imported)) for name, imported in rows}
 

@@ -1,0 +1,71 @@
+"""What the READMEs say: their links lead somewhere, their programs run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+READMES = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("README.md", "*/README.md", "saved_models/*/README.md", "scripts/*.md")
+    for path in ROOT.glob(pattern)
+    if not path.name.endswith("_card.md")
+)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link to each heading ends in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_links_lead_to_what_is_there(readme: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", (ROOT / readme).read_text()):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / readme).parent / name if name else ROOT / readme
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 12_000
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that has the files of a checkout and nothing that a program wrote before."""
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    child = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def test_the_front_pages_python_runs_as_it_stands(checkout: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    block, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    printed = run([sys.executable, "-c", block], checkout)
+    assert printed.startswith("7 0.")
+    assert (checkout / "exports" / "tour" / "digitnet" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_front_pages_commands_run_as_they_stand(checkout: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("## Command line\n")[2]
+    commands = re.findall(r"^    (keras-digitnet .*)$", section.partition("\n## ")[0], re.M)
+    assert len(commands) == 5
+    printed = run(["bash", "-euc", "\n".join(commands)], checkout)
+    assert printed.startswith("20260714 48151623 90210 314159 602214076\n")
+    assert (checkout / "seen" / "page.png").is_file()
+    assert (checkout / "exports" / "base" / "digitnet" / "1" / "saved_model.pb").is_file()
