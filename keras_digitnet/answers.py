@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_digitnet.artifacts import written_whole
+from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.finding import SMALLEST, Reader
 from keras_digitnet.images import StandardInput, read_image
@@ -161,6 +161,6 @@ def read_files(
             name = Path(str(path)).stem
             names[name] += 1
             number = f"-{names[name]}" if names[name] > 1 else ""
-            with written_whole(annotated_dir / f"{name}{number}.png") as temporary:
+            with atomic_write(annotated_dir / f"{name}{number}.png") as temporary:
                 annotate(path, reading).save(temporary, "PNG")
         yield FileReading(str(path), reading)

@@ -31,7 +31,7 @@ from keras_digitnet.errors import DigitNetError, Interrupted
 
 
 class _Commands(TyperGroup):
-    """Turns what a user can mend into one line and an exit code."""
+    """Turns what a user can fix into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         if threading.current_thread() is threading.main_thread():  # others may not

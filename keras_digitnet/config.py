@@ -130,7 +130,7 @@ class ModelConfig(_Record):
             `affine` only.
         pen: Share of the training images that are drawn anew with a bolder or
             harder pen; not with `none`.
-        degradation: Share of the training images that are spoiled by bars,
+        degradation: Share of the training images that are corrupted by bars,
             blur, noise, grey paper and stains; not with `none`.
         num_classes: Number of logits.
     """

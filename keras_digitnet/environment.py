@@ -74,7 +74,7 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
     with _LOCK:
         open_standard_descriptors()
         name = name_backend(name, for_training)
-        with native_notes_dropped():
+        with suppress_native_stderr():
             _start(name)
         return name
 
@@ -281,7 +281,7 @@ def has_stdout() -> bool:
 
 
 @contextlib.contextmanager
-def native_notes_dropped() -> Iterator[None]:
+def suppress_native_stderr() -> Iterator[None]:
     """Drops what native code writes to stderr, unless an exception makes it matter.
 
     TensorFlow greets with several lines for its own developers, before any of

@@ -1,4 +1,4 @@
-"""The one exception that the package raises for what a user can mend, and the one for a stop."""
+"""The one exception that the package raises for what a user can fix, and the one for a stop."""
 
 import difflib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class DigitNetError(Exception):
-    """A mistake that the reader of the message can mend.
+    """A mistake that the reader of the message can fix.
 
     The message is one short text that says what was expected, what came
     ("received: ...") and what to do. The command line prints it and ends

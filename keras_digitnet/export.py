@@ -22,14 +22,14 @@ import numpy as np
 from keras_digitnet import runtimes
 from keras_digitnet.artifacts import (
     SERVABLE_NAME,
+    atomic_write,
     publish_version,
     read_json,
     temporary_beside,
-    written_whole,
 )
 from keras_digitnet.config import export_kinds
 from keras_digitnet.data import Dataset, is_at_hand, load_dataset
-from keras_digitnet.environment import import_extra, native_notes_dropped
+from keras_digitnet.environment import import_extra, suppress_native_stderr
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.finding import canvas
 from keras_digitnet.inference import class_names, find_keras_file
@@ -270,7 +270,7 @@ def _require_packages(kinds: list[str]) -> None:
     """Before anything is written."""
     for kind in kinds:
         for module, extra in _EXTRAS.get(kind, {}).items():
-            with native_notes_dropped():
+            with suppress_native_stderr():
                 import_extra(module, extra)
 
 
@@ -344,7 +344,7 @@ def _refuse_other_names(out_dir: Path, model: _Model) -> None:
 def _copy_config(keras_path: Path, folder: Path) -> None:
     config_path = keras_path.with_name("config.json")
     if config_path.is_file() and config_path.parent.resolve() != folder.resolve():
-        with written_whole(folder / "config.json") as temporary:
+        with atomic_write(folder / "config.json") as temporary:
             shutil.copy(config_path, temporary)
 
 
@@ -569,7 +569,7 @@ def _write_litert(model: _Model, out_dir: Path) -> Artifact:
 def _litert(model: _Model) -> bytes:
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as folder, native_notes_dropped():
+    with tempfile.TemporaryDirectory() as folder, suppress_native_stderr():
         _save(model, Path(folder), image_bytes=False)
         return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
 
@@ -606,7 +606,7 @@ def _quantized(content: bytes, images: np.ndarray) -> bytes:
     chosen = np.random.default_rng(0).permutation(len(images))[:_CALIBRATION_IMAGES]
     samples = [{"images": images[index : index + 1]} for index in chosen]
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with silent[0], silent[1], native_notes_dropped():
+    with silent[0], silent[1], suppress_native_stderr():
         quantizing = quantizer.Quantizer(bytearray(content))
         for regex, operation in (
             (".*", operations.FULLY_CONNECTED),
@@ -647,7 +647,7 @@ def _written_file(
     open_runtime: Callable[[Path], runtimes.Runtime],
     write: Callable[[Path], object],
 ) -> Artifact:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         write(temporary)
         artifact = _verified(model, kind, path, _size(temporary), open_runtime(temporary))
         _copy_config(model.path, path.parent)

@@ -189,7 +189,7 @@ def _gaussian(deviation: float = 0.8, reach: int = 2) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomDegradation(_RandomImageLayer):
-    """Spoils a share of the training images as pens, paper and cameras do.
+    """Corrupts a share of the training images as pens, paper and cameras do.
 
     An image that is chosen passes through these steps, each with an even
     chance: turned bars of any grey lie on it (after Random Erasing, Zhong et
@@ -200,7 +200,7 @@ class RandomDegradation(_RandomImageLayer):
     Input and output: `(N, H, W, 1)` float in [0, 1].
 
     Args:
-        rate: Share of the images that are spoiled, from 0 to 1.
+        rate: Share of the images that are corrupted, from 0 to 1.
         seed: Integer seed, or `None` to draw one.
     """
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from keras_digitnet.artifacts import written_whole
+from keras_digitnet.artifacts import atomic_write
 
 if TYPE_CHECKING:
     from keras_digitnet.pages import Page
@@ -181,7 +181,7 @@ def plot_lines(
 
 @_text_as_it_is
 def save_figure(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 

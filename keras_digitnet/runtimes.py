@@ -27,9 +27,9 @@ from keras_digitnet.environment import (
     devices,
     import_extra,
     import_runtime,
-    native_notes_dropped,
     require_tensorflow,
     select_backend,
+    suppress_native_stderr,
 )
 from keras_digitnet.errors import DigitNetError, first_line
 
@@ -387,7 +387,7 @@ def open_saved_model(path: Path) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
     _require_process(path)
     require_tensorflow(str(path))
-    with native_notes_dropped():
+    with suppress_native_stderr():
         devices("tensorflow")
     import tensorflow
 
@@ -483,7 +483,7 @@ def open_litert(path: Path) -> Runtime:
             for name, detail in details.items()
         }
 
-    with _loading(path, "a .tflite model with serving_default"), native_notes_dropped():
+    with _loading(path, "a .tflite model with serving_default"), suppress_native_stderr():
         content = path.read_bytes()  # another worker is of the same, whatever the file is by then
 
         def opened() -> Any:

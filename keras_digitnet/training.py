@@ -21,12 +21,12 @@ import numpy as np
 from keras_digitnet import environment, plots
 from keras_digitnet.artifacts import (
     RunFolder,
+    atomic_write,
     create_run_folder,
     plain_name,
     remove_leftovers,
     write_json,
     write_text,
-    written_whole,
 )
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
@@ -388,7 +388,7 @@ def _save_model(
     """
     with _keras_settings("float32"):
         bare, calibration = task_of(config, dataset).calibrated(model)
-    with written_whole(folder.model_path) as temporary:
+    with atomic_write(folder.model_path) as temporary:
         bare.save(temporary)
     return calibration
 
@@ -497,7 +497,7 @@ class _Guard(keras.callbacks.Callback):
             raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", self._signals[0])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        # The last step may spoil the weights after its own loss was taken.
+        # The last step may corrupt the weights after its own loss was taken.
         self._require_finite("val_loss", logs)
 
     def _require_finite(self, name: str, logs: dict[str, float] | None) -> None:
@@ -554,7 +554,7 @@ class _Checkpoint(keras.callbacks.Callback):
         row = {key: float(value) for key, value in (logs or {}).items()} | {"seconds": seconds}
         self._history.append({column: row[column] for column in _COLUMNS})
         _write_history(self._folder, self._history)
-        with written_whole(self._folder.checkpoint_path(epoch + 1)) as temporary:
+        with atomic_write(self._folder.checkpoint_path(epoch + 1)) as temporary:
             self.model.save(temporary)
         kept = {epoch + 1, best_epoch(self._history)}
         for epochs, path in self._folder.checkpoints().items():

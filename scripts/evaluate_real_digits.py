@@ -31,7 +31,7 @@ import typer
 from pages_without_digits import page_without_digits
 from PIL import Image, ImageDraw
 
-from keras_digitnet.artifacts import written_whole
+from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.cli_output import print_table
 from keras_digitnet.data import Split, load_dataset
 from keras_digitnet.errors import DigitNetError
@@ -92,7 +92,7 @@ def main(
     if mistakes:
         wrong = {name: [a for a in each if a.text != a.label] for name, each in answers.items()}
         shown = {name: each for name, each in wrong.items() if not name.endswith(UNSEEN)}
-        with written_whole(mistakes) as temporary:
+        with atomic_write(mistakes) as temporary:
             sheet(shown).save(temporary, "PNG")
     if write:
         readme.write_block("real pictures", readme.table(columns, rows))

@@ -68,7 +68,7 @@ def served(address: str, binary: bool) -> dict[str, float]:
 
 
 def augmentation() -> dict[str, float]:
-    """Images a second through each `--augmentation`, without pens and spoiling."""
+    """Images a second through each `--augmentation`, without pens and corrupting."""
     import keras
 
     from keras_digitnet.model import augment

@@ -492,7 +492,7 @@ BOMBS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "a long line": ("picture", "x.png", lambda: png(60_000, 1, 8, 0)),
     "a long column": ("picture", "x.png", lambda: png(1, 60_000, 8, 0)),
     "one bit a pixel": ("picture", "x.png", lambda: png(30_000, 30_000, 1, 0)),
-    "just bearable": ("picture", "x.png", lambda: png(8000, 8000, 8, 6)),
+    "just accepted": ("picture", "x.png", lambda: png(8000, 8000, 8, 6)),
     "sixteen bits": ("picture", "x.png", lambda: png(8000, 8000, 16, 4)),
     "colours of print": ("picture", "x.jpg", lambda: a_picture("CMYK", "JPEG", 8000, 8000)),
     "a palette": ("picture", "x.gif", lambda: a_picture("P", "GIF", 8000, 8000)),

@@ -23,7 +23,7 @@ def test_a_distortion_changes_every_image_and_repeats_itself(
     assert (distorted.shape, distorted.dtype) == (images.shape, np.uint8)
     assert np.array_equal(images, before)
     assert (distorted != images).any(axis=(1, 2, 3)).all()
-    # Spoiled, not wiped out: a stroke still differs from its paper.
+    # Corrupted, not wiped out: a stroke still differs from its paper.
     assert (distorted.max(axis=(1, 2, 3)) - distorted.min(axis=(1, 2, 3)) > 50).all()
     assert np.array_equal(distortions.distort(images, distortion), distorted)
     assert len(np.unique(distorted, axis=0)) == len(images)

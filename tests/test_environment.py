@@ -125,11 +125,11 @@ def test_training_on_jax_takes_its_memory_once() -> None:
 def test_native_notes_are_dropped_unless_something_fails() -> None:
     program = (
         "import os, sys\n"
-        "from keras_digitnet.environment import native_notes_dropped\n"
-        "with native_notes_dropped():\n"
+        "from keras_digitnet.environment import suppress_native_stderr\n"
+        "with suppress_native_stderr():\n"
         "    os.write(2, b'a greeting\\n')\n"
         "print('seen', file=sys.stderr)\n"
-        "with native_notes_dropped():\n"
+        "with suppress_native_stderr():\n"
         "    os.write(2, b'the cause\\n')\n"
         "    raise SystemExit(3)\n"
     )

@@ -189,16 +189,16 @@ def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray)
     same = np.repeat(images[:1], 600, axis=0)
     layer = RandomDegradation(0.5, seed=1)
     assert np.array_equal(ops.convert_to_numpy(layer(same, training=False)), same)
-    spoiled = ops.convert_to_numpy(layer(same, training=True))
-    assert spoiled.shape == same.shape
-    assert 0 <= spoiled.min() <= spoiled.max() <= 1
-    changed = np.abs(spoiled - same).max(axis=(1, 2, 3)) > 1e-6
+    corrupted = ops.convert_to_numpy(layer(same, training=True))
+    assert corrupted.shape == same.shape
+    assert 0 <= corrupted.min() <= corrupted.max() <= 1
+    changed = np.abs(corrupted - same).max(axis=(1, 2, 3)) > 1e-6
     # Of the chosen half, one in 2**6 passes through no step at all.
     assert changed.mean() == pytest.approx(0.5 * (1 - 2**-6), abs=0.06)
-    kinds = np.unique(spoiled[changed].reshape(changed.sum(), -1).round(4), axis=0)
+    kinds = np.unique(corrupted[changed].reshape(changed.sum(), -1).round(4), axis=0)
     assert len(kinds) == changed.sum()
     assert np.array_equal(
-        ops.convert_to_numpy(RandomDegradation(0.5, seed=1)(same, training=True)), spoiled
+        ops.convert_to_numpy(RandomDegradation(0.5, seed=1)(same, training=True)), corrupted
     )
 
 

@@ -30,10 +30,10 @@ from PIL import Image
 
 from keras_digitnet import training
 from keras_digitnet.artifacts import (
+    atomic_write,
     newest_version,
     publish_version,
     temporary_beside,
-    written_whole,
 )
 from keras_digitnet.cli import app
 from keras_digitnet.config import TrainConfig
@@ -225,7 +225,7 @@ def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
 
 
 def write_half(path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -389,7 +389,7 @@ def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, messag
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with pytest.raises(OSError, match="received: disk full"), written_whole(path) as temporary:
+    with pytest.raises(OSError, match="received: disk full"), atomic_write(path) as temporary:
         temporary.write_text("half of the n")
         raise OSError("disk full")
     assert path.read_text() == "old"

@@ -80,7 +80,7 @@ def without_a_config(path: Path) -> None:
 
 @pytest.mark.backends
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         truncated,
         of_text,
@@ -92,8 +92,10 @@ def without_a_config(path: Path) -> None:
         without_a_config,
     ],
 )
-def test_a_keras_file_that_is_no_digitnet(model_path: Path, spoil: Callable[[Path], None]) -> None:
-    spoil(model_path)
+def test_a_keras_file_that_is_no_digitnet(
+    model_path: Path, corrupt: Callable[[Path], None]
+) -> None:
+    corrupt(model_path)
     refused(model_path, "expected .*received: ")
 
 

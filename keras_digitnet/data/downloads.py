@@ -8,7 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from keras_digitnet.artifacts import expanded, written_whole
+from keras_digitnet.artifacts import atomic_write, expanded
 from keras_digitnet.errors import DigitNetError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class DownloadError(DigitNetError):
     def __init__(self, url: str, reason: object) -> None:
         super().__init__(
             f"{url}: expected to download it; received: {reason}. "
-            "Mend the network, or name images of your own with --data PATH."
+            "Check the network connection, or name your own images with --data PATH."
         )
         self.reason = reason
 
@@ -48,7 +48,7 @@ def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     received = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        with urllib.request.urlopen(url, timeout=10) as response, written_whole(path) as temporary:
+        with urllib.request.urlopen(url, timeout=10) as response, atomic_write(path) as temporary:
             with temporary.open("wb") as file:
                 while chunk := response.read1(1 << 16):
                     if time.monotonic() > deadline:
