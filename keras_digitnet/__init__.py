@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_digitnet.batch_reader import BatchReader
     from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
     from keras_digitnet.data import Dataset, Split, load_dataset
     from keras_digitnet.errors import DigitNetError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "BatchReader": "batch_reader",
     "Artifact": "export",
     "export_model": "export",
     "PRESETS": "config",
@@ -64,6 +66,7 @@ _KERAS_MODULES = {"export", "model", "training"}
 __all__ = [
     "PRESETS",
     "Artifact",
+    "BatchReader",
     "Classifier",
     "Dataset",
     "Digit",

@@ -10,7 +10,7 @@ from typing import Any
 from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.finding import SMALLEST, Reader
-from keras_digitnet.images import StandardInput, read_image
+from keras_digitnet.images import NamedBytes, read_image
 from keras_digitnet.inference import Classifier, require_size
 from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read, team
 
@@ -54,7 +54,7 @@ class FilePrediction:
 
 
 def predict_files(
-    model: Model, paths: Iterable[str | StandardInput], raw: bool = False, batch_size: int = 256
+    model: Model, paths: Iterable[str | NamedBytes], raw: bool = False, batch_size: int = 256
 ) -> Iterator[FilePrediction]:
     """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
 
@@ -139,7 +139,7 @@ class FileReading:
 
 def read_files(
     model: Model,
-    paths: Iterable[str | StandardInput],
+    paths: Iterable[str | NamedBytes],
     min_confidence: float = 0.0,
     annotated_dir: Path | None = None,
     smallest: float = SMALLEST,

@@ -21,7 +21,7 @@ from keras_digitnet.cli_output import messages, print_answers, with_progress
 from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
-    from keras_digitnet.images import StandardInput
+    from keras_digitnet.images import NamedBytes
     from keras_digitnet.reader import Team
 
 
@@ -129,7 +129,7 @@ def _pictures_and_team(
     quiet: bool,
     as_json: bool,
     as_csv: bool,
-) -> "tuple[list[str | StandardInput], Team | None]":
+) -> "tuple[list[str | NamedBytes], Team | None]":
     """The pictures that are meant, and what reads them; nothing where no picture is there."""
     from keras_digitnet.finding import Reader
     from keras_digitnet.images import is_there, read_standard_input
@@ -143,7 +143,7 @@ def _pictures_and_team(
         for where in (model, reader):
             if where is not None:
                 find_model(where, backend)
-        pictures: list[str | StandardInput] = [*find_pictures(images)]
+        pictures: list[str | NamedBytes] = [*find_pictures(images)]
         if "-" in pictures:
             content = read_standard_input()
             pictures = [content if picture == "-" else picture for picture in pictures]
@@ -156,7 +156,7 @@ def _pictures_and_team(
         return pictures, team(load(model, backend) if model else None, finder, backend)
 
 
-def _unreadable(kind: Any, pictures: "Sequence[str | StandardInput]") -> Iterator[Any]:
+def _unreadable(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:
     """What is said of pictures that are not there, without a model to wait for."""
     from keras_digitnet.images import read_grey
 
@@ -167,6 +167,6 @@ def _unreadable(kind: Any, pictures: "Sequence[str | StandardInput]") -> Iterato
             yield kind(str(picture), error=str(error))
 
 
-def _is_alone(pictures: "Sequence[str | StandardInput]", images: Sequence[str]) -> bool:
+def _is_alone(pictures: "Sequence[str | NamedBytes]", images: Sequence[str]) -> bool:
     """Whether one picture was named, and no folder."""
     return len(images) == 1 and [str(picture) for picture in pictures] == images

@@ -48,14 +48,21 @@ _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _LONGEST_NAME = 400
 
 
-class StandardInput(bytes):
-    """The content of standard input, which messages call `-`."""
+class NamedBytes(bytes):
+    """The content of a picture, and what messages call it."""
+
+    def __new__(cls, content: bytes, name: str) -> "NamedBytes":
+        named = super().__new__(cls, content)
+        named._name = name
+        return named
 
     def __str__(self) -> str:
-        return "-"
+        return self._name
+
+    _name: str
 
 
-def read_standard_input() -> StandardInput:
+def read_standard_input() -> NamedBytes:
     """All of standard input; nothing where it is closed.
 
     Raises:
@@ -66,12 +73,12 @@ def read_standard_input() -> StandardInput:
         raise DigitNetError(
             f"-: expected an image; received: more than {_MOST_BYTES >> 20} MiB of standard input."
         )
-    return StandardInput(content)
+    return NamedBytes(content, "-")
 
 
-def is_there(picture: str | StandardInput) -> bool:
+def is_there(picture: str | NamedBytes) -> bool:
     """Whether there is something to be opened; that it can be read is another question."""
-    if isinstance(picture, StandardInput) or _DATA_URL.match(picture):
+    if isinstance(picture, NamedBytes) or _DATA_URL.match(picture):
         return True
     return os.path.isfile(page_of(picture)[0])  # noqa: PTH113
 
@@ -143,7 +150,7 @@ def described(grey: np.ndarray) -> str:
 
 def name_of(picture: "Picture") -> str:
     """What messages call a picture."""
-    if not isinstance(picture, str | os.PathLike | StandardInput):
+    if not isinstance(picture, str | os.PathLike | NamedBytes):
         return "picture"
     name = str(picture)
     if _DATA_URL.match(name):

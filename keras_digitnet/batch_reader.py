@@ -1,0 +1,72 @@
+"""Pictures in batches, for the workers of a data pipeline: Ray Data, Spark, Daft, pandas."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_digitnet.answers import predict_files, read_files
+from keras_digitnet.images import NamedBytes
+from keras_digitnet.inference import load
+from keras_digitnet.reader import team
+
+
+class BatchReader:
+    """Reads batches of pictures, as `map_batches` of Ray Data and pandas UDFs hand them over.
+
+    A pipeline makes one in each worker, since models cannot be pickled, and
+    calls it with every batch.
+
+    Args:
+        model: What names the digits, as `load` takes it; else the shipped
+            reader and `base` together.
+        one_digit: Whether each picture shows one digit, as for `predict`.
+        backend: As for `load`.
+
+    Raises:
+        DigitNetError: There is no such model.
+    """
+
+    def __init__(
+        self, model: str | Path | None = None, one_digit: bool = False, backend: str | None = None
+    ) -> None:
+        self._team = team(load(model, backend) if model else None, backend=backend)
+        self._one_digit = one_digit
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """The answers of one batch; a picture that cannot be read is a row with an `error`.
+
+        Args:
+            batch: `bytes`, the content of N picture files, and `path`, their
+                names.
+
+        Returns:
+            Arrays of N: `path`, `text` - or `label` with `one_digit` - and
+            `error` of str, empty where there is none, and `confidence` of
+            float32, 0 beside an error.
+        """
+        paths = [str(path) for path in batch["path"]]
+        pictures = [
+            NamedBytes(content or b"", path)
+            for content, path in zip(batch["bytes"], paths, strict=True)
+        ]
+        if self._one_digit:
+            said = [
+                (each.label, each.confidence, each.error)
+                for each in predict_files(self._team, pictures)
+            ]
+        else:
+            said = [
+                (each.reading.text, each.reading.confidence, "")
+                if each.reading
+                else ("", 0.0, each.error)
+                for each in read_files(self._team, pictures)
+            ]
+        texts, confidences, errors = zip(*said, strict=True) if said else ((), (), ())
+        return {
+            "path": np.array(paths, object),
+            "label" if self._one_digit else "text": np.array(texts, object),
+            "confidence": np.array(confidences, np.float32),
+            "error": np.array(errors, object),
+        }

@@ -1,0 +1,49 @@
+"""Pictures in batches, as pipelines hand them over; none of them ends the job."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_digitnet as kd
+from keras_digitnet.data import Dataset
+from keras_digitnet.errors import DigitNetError
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_batch_gives_a_row_a_picture_broken_ones_too(digits: Dataset) -> None:
+    images = digits.test.images[:3, ..., 0]
+    pair = 255 - np.kron(np.concatenate(images[:2], axis=1), np.ones((3, 3), np.uint8))
+    batch = {"path": np.array(["a.png", "b.png", "c.png"]), "bytes": [png(pair), b"no", None]}
+    answers = kd.BatchReader()(batch)
+    assert set(answers) == {"path", "text", "confidence", "error"}
+    assert answers["path"].tolist() == ["a.png", "b.png", "c.png"]
+    assert answers["text"].tolist() == [kd.read(pair).text, "", ""]
+    assert answers["confidence"].dtype == np.float32
+    assert answers["confidence"][0] > 0
+    assert answers["confidence"][1:].tolist() == [0, 0]
+    assert answers["error"][0] == ""
+    assert all(
+        error.startswith(name) for error, name in zip(answers["error"][1:], "bc", strict=True)
+    )
+
+
+def test_batches_of_one_digit_a_picture_are_labels(digits: Dataset) -> None:
+    images = digits.test.images[:4, ..., 0]
+    reader = kd.BatchReader("nano", one_digit=True)
+    answers = reader({"path": list("abcd"), "bytes": [png(image) for image in images]})
+    assert answers["label"].tolist() == [
+        str(label) for label in kd.load("nano").predict(images[..., None]).labels
+    ]
+    assert reader({"path": [], "bytes": []})["label"].shape == (0,)
+
+
+def test_a_missing_model_is_said_before_any_batch() -> None:
+    with pytest.raises(DigitNetError, match="nowhere"):
+        kd.BatchReader("nowhere")
