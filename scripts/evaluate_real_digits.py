@@ -86,9 +86,10 @@ def main(
     ]
     columns = ("set", "pictures", "right")
     print_table(f"{model or 'reader and base'} on {folder or data}", columns, rows)
-    for name, each in answers.items():
-        if name.startswith("cheque"):
-            print_table(f"{name}: the surest", ("share", "right"), coverage(each))
+    shares = ("share", "right")
+    surest = {name: coverage(each) for name, each in answers.items() if name.startswith("cheque")}
+    for name, covered in surest.items():
+        print_table(f"{name}: the surest", shares, covered)
     if mistakes:
         wrong = {name: [a for a in each if a.text != a.label] for name, each in answers.items()}
         shown = {name: each for name, each in wrong.items() if not name.endswith(UNSEEN)}
@@ -96,6 +97,9 @@ def main(
             sheet(shown).save(temporary, "PNG")
     if write:
         readme.write_block("real pictures", readme.table(columns, rows))
+        for name, covered in surest.items():
+            if name.endswith(UNSEEN):
+                readme.write_block("coverage", readme.table(shares, covered))
 
 
 def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, write: bool) -> None:
