@@ -31,7 +31,7 @@ ROW = {"probabilities": np.full((1, 10), 0.1, np.float32), "label": np.zeros(1, 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(5))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(30))
     monkeypatch.setattr(transport, "PAUSE_SECONDS", 0.01)
 
 

@@ -115,7 +115,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLServer with what scripts/mlserver/ holds."""
     folder = tmp_path_factory.mktemp("mlserver")
-    shutil.copy(ROOT / "scripts" / "mlserver" / "digitnet_runtime.py", folder)
+    for name in ("digitnet_runtime.py", "settings.json"):
+        shutil.copy(ROOT / "scripts" / "mlserver" / name, folder)
     settings = json.loads((ROOT / "scripts" / "mlserver" / "model-settings.json").read_text())
     for name, preset in (("digitnet", "base"), ("reader", "reader")):
         (folder / name).mkdir()
@@ -129,11 +130,9 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         MLSERVER,
         "start",
         folder,
-        MLSERVER_HOST="127.0.0.1",
         MLSERVER_HTTP_PORT=http_port,
         MLSERVER_GRPC_PORT=grpc_port,
         MLSERVER_METRICS_PORT=metrics_port,
-        MLSERVER_PARALLEL_WORKERS=0,
     ) as url:
         yield url
 
