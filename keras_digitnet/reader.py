@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # The shipped models that read together where none is named.
 READER, CLASSIFIER = "reader", "base"
-# How much the classifier's log odds count beside the reader's: between 0.1, best on the cheques that
-# may be looked at, and 0.35, best on table cells and semeion's tight crops; half a point each way.
+# How much the classifier's log odds count beside the reader's: between 0.1, best on the cheques
+# that may be looked at, and 0.35, best on table cells and tight crops; half a point each way.
 _WEIGHT = 0.2
 # Height of a digit that is alone in its picture, as a share of the longer side, at least as a rule.
 _LARGE = 1 / 5
