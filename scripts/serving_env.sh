@@ -3,7 +3,7 @@
 #
 #   ./scripts/serving_env.sh && .venv/bin/python -m pytest tests/test_real_servers.py
 #
-# Each gets an environment of its own in ~/.cache/keras_digitnet (in XDG_CACHE_HOME, if set), 600 MB
+# Each gets an environment of its own in ~/.cache/keras_digitnet (in XDG_CACHE_HOME, if set), 750 MB
 # in all: Triton's Python backend needs numpy 1. It comes out of the wheel of nvidia-pytriton, which
 # has no other backend. A second start installs nothing; delete the folder to install anew.
 set -euo pipefail
