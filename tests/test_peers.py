@@ -175,10 +175,11 @@ def test_a_folder_of_sets_becomes_a_table(
     sets = tmp_path / "sets"
     sets.mkdir()
     np.savez(sets / "blank.npz", images=np.full((3, 40, 40), 200, np.uint8), labels=[1, 2, 3])
-    monkeypatch.setattr(readme, "README_PATH", tmp_path / "README.md")
-    readme.README_PATH.write_text("<!-- peers: start -->\n\n<!-- peers: end -->\n")
+    page = tmp_path / "README.md"
+    monkeypatch.setattr(readme, "READMES", (page,))
+    page.write_text("<!-- peers: start -->\n\n<!-- peers: end -->\n")
     evaluate.beside_peers(sets, "", evaluate.team(), 0, write=True)
-    assert readme.README_PATH.read_text().splitlines() == [
+    assert page.read_text().splitlines() == [
         "<!-- peers: start -->",
         "",
         "| set | pictures | `kd.read` | PP | its best way | Other | its best way |",

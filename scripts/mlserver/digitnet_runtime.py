@@ -1,5 +1,9 @@
 """Runs an ONNX file in MLServer; model-settings.json says which."""
 
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it reports to Microsoft
+
 import onnxruntime
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec

@@ -1,8 +1,11 @@
 """Runs `network.onnx`, which lies beside it, for a Triton that has only the Python backend."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it reports to Microsoft
 
 import numpy as np
 import onnxruntime
