@@ -13,7 +13,7 @@ which none is found.
 
     python scripts/evaluate_real_digits.py FOLDER --data mnist --peers --write
 
-Another table: what `kd.read` reads beside what people would use instead, on the same
+Another table: what people would use instead beside `read`, and `predict`, on the same
 pictures. See `peers.py`.
 """
 
@@ -103,13 +103,17 @@ def main(
 
 
 def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, write: bool) -> None:
-    """`read` and its peers on every set and on lines of the data set's digits."""
+    """`read`, `predict` and their peers on every set and on lines of the data set's digits."""
     sets: dict[str, peers.Set] = dict(find_sets(folder)) if folder else {}
     if data:
         dataset = load_dataset(data)
         count = min(lines, peers.LINES)
         sets[f"{dataset.name}, in lines"] = written_lines(dataset.test, count)
-    columns, rows, versions = peers.compare(sets, lambda each: line_answer(readers, each, "").text)
+    columns, rows, versions = peers.compare(
+        sets,
+        read=lambda picture: line_answer(readers, picture, "").text,
+        predict=lambda picture: digit_answer(readers, picture, "").text,
+    )
     print_table("beside " + versions, columns, rows)
     if write:
         readme.write_block("peers", f"{readme.table(columns, rows)}\n\n({versions}.)")
@@ -140,8 +144,7 @@ def halves(path: Path, count: int) -> Iterator[tuple[str, Sequence[int]]]:
 
 
 def read_all(readers: Team, pictures: Sequence[Any], labels: Sequence[str]) -> list[Answer]:
-    one = max(map(len, labels)) == 1
-    answer = digit_answer if one else line_answer
+    answer = digit_answer if peers.is_single(labels) else line_answer
     return [answer(readers, *each) for each in zip(pictures, labels, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What people would use instead of `kd.read`, PP-OCRv4 and Tesseract, on the same pictures.
+"""What people would use instead, PP-OCRv4 and Tesseract, on the same pictures.
 
 Part of `evaluate_real_digits.py`. The peers run in a process and an environment of
 their own (`peers.sh`). They see every picture twice: as it is; and enlarged, if it
@@ -32,13 +32,14 @@ Set = tuple[Sequence[Any], Sequence[str]]
 
 
 def compare(
-    sets: Mapping[str, Set], read: Callable[[Any], str]
+    sets: Mapping[str, Set], read: Callable[[Any], str], predict: Callable[[Any], str]
 ) -> tuple[list[str], list[list[str]], str]:
     """Columns and rows of a table, a row a set, and what the peers are.
 
     Args:
         sets: Pictures and their labels.
         read: What is compared with the peers: the text of a picture.
+        predict: The digit of a picture, where each holds one.
     """
     rows, versions = [], {}
     for name, chosen in sets.items():
@@ -46,14 +47,18 @@ def compare(
         pictures, labels = sample(*chosen)
         answered = answers(pictures)
         versions = answered["versions"]
-        ours = share([read(picture) for picture in pictures], labels)
-        row = [name, f"{len(labels):,}", f"{ours:.1%}"]
+        row = [name, f"{len(labels):,}"]
+        row.append(f"{share([read(each) for each in pictures], labels):.1%}")
+        if is_single(labels):
+            row.append(f"{share([predict(each) for each in pictures], labels):.1%}")
+        else:
+            row.append("-")
         for ways in answered["answers"].values():
             right = {way: share(texts, labels) for way, texts in ways.items()}
             best = max(right, key=lambda way: right[way])
             row += [f"{right[best]:.1%}", best]
         rows.append(row)
-    columns = ["set", "pictures", "`kd.read`"]
+    columns = ["set", "pictures", "`read`", "`predict`"]
     for peer in versions:
         columns += [peer, "its best way"]
     return columns, rows, ", ".join(versions.values())
@@ -61,10 +66,14 @@ def compare(
 
 def sample(pictures: Sequence[Any], labels: Sequence[str]) -> Set:
     """All strings; of single digits `SAMPLE`, always the same ones."""
-    if len(labels) <= SAMPLE or max(map(len, labels)) > 1:
+    if len(labels) <= SAMPLE or not is_single(labels):
         return pictures, labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SAMPLE])
     return [pictures[index] for index in chosen], [labels[index] for index in chosen]
+
+
+def is_single(labels: Sequence[str]) -> bool:
+    return max(map(len, labels)) == 1
 
 
 def share(texts: Sequence[str], labels: Sequence[str]) -> float:
