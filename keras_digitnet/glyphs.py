@@ -19,8 +19,12 @@ _INK = 115  # what is ink in an image magnified, of 255
 # Distances are no larger.
 FAR = 15.0
 # Letters that nobody takes for a digit, and signs.
-_LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ") + "#%&@?()"
-_FONTS = "DejaVuSans DejaVuSerif DejaVuSansMono DejaVuSans-Oblique DejaVuSerif-Bold STIXGeneral"
+_LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ")
+_SIGNS = "#%&@?()"
+_FONTS = (
+    "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSansMono DejaVuSerif DejaVuSerif-Bold "
+    "DejaVuSerif-Italic STIXGeneral STIXGeneralItalic cmb10 cmmi10 cmr10 cmss10 cmtt10"
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class GlyphSource:
 
     def mark(self, random: np.random.Generator) -> Glyph:
         """Punctuation, a sign or a scribble; its size is that beside a digit `HIGH` high."""
-        style = strokes.MARKS[random.integers(len(strokes.MARKS))]
+        marks = strokes.USUAL_MARKS if random.random() < 0.6 else strokes.MARKS
+        style = marks[random.integers(len(marks))]
         return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4))
 
     def letter(self, random: np.random.Generator) -> Glyph:
@@ -202,7 +207,6 @@ def _barred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 @functools.cache
 def _letters() -> tuple[np.ndarray, np.ndarray]:
     """`(M, SIDE, SIDE)` masks of letters in the fonts that matplotlib brings; their skeletons."""
-    import cv2
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -210,19 +214,25 @@ def _letters() -> tuple[np.ndarray, np.ndarray]:
     for name in _FONTS.split():
         path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
         font = ImageFont.truetype(str(path), 64)
-        for letter in _LETTERS:
+        # Computer Modern has Greek letters and arrows where others have signs.
+        for letter in _LETTERS if name.startswith("cm") else _LETTERS + _SIGNS:
             picture = Image.new("L", (160, 160))
             ImageDraw.Draw(picture).text((40, 30), letter, 255, font)
-            ink = np.asarray(picture)
-            left, top, width, height = cv2.boundingRect(ink)
-            scale = min(HIGH / height, (SIDE - 6) / width)
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            ink = cv2.resize(
-                ink[top : top + height, left : left + width], size, interpolation=cv2.INTER_AREA
-            )
-            masks.append(_centred((ink > _INK).astype(np.uint8)))
+            masks.append(_high(np.asarray(picture)))
     stacked = np.stack(masks)
     return stacked, _thinned(stacked)
+
+
+def _high(picture: np.ndarray) -> np.ndarray:
+    """The mask of a picture's ink, as high as a digit."""
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(picture)
+    scale = min(HIGH / height, (SIDE - 6) / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    cut = picture[top : top + height, left : left + width]
+    ink = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+    return _centred((ink > _INK).astype(np.uint8))
 
 
 def _skeletons(images: np.ndarray) -> np.ndarray:

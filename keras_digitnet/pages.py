@@ -62,6 +62,8 @@ class _Hand:
         uneven: Standard deviation of gaps.
         sizes: Standard deviation of the heights, as their logarithm.
         marked: Chance that a place holds clutter.
+        opened: Whether a mark comes first.
+        closed: Whether a mark comes last.
         count: Characters at most.
         bend: How far points of a glyph are moved, standard deviation in pixels
             of its field; neighbouring points together.
@@ -82,8 +84,16 @@ class _Hand:
     uneven: float
     sizes: float
     marked: float
+    opened: bool
+    closed: bool
     count: int
     bend: float
+
+    def marks(self, place: int) -> bool:
+        """Whether a mark stands there, as the signs about an amount do."""
+        if place == 0:
+            return self.opened
+        return self.closed and place == self.count - 1
 
 
 class Composer:
@@ -104,16 +114,16 @@ class Composer:
         """One page."""
         ink = _Ink(self._height, self._width)
         kind = random.random()
-        empty = kind < 0.18  # of characters that are sought
+        empty = kind < 0.2  # of characters that are sought
         if kind < 0.05:
             self._write_large(ink, random)
-        lines = 0 if kind < 0.1 else _chosen(random, (1, 2, 3), (0.62, 0.24, 0.14))
+        lines = 0 if kind < 0.1 else _chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
         for line in range(lines):
             hand = self._hand(random, line, lines)
-            self._write_line(ink, hand, random, words=empty or random.random() < 0.05)
+            self._write_line(ink, hand, random, words=empty or random.random() < 0.06)
         if random.random() < (0.5 if empty else 0.25):
             self._scatter(ink, random)
-        if random.random() < (0.35 if empty else 0.08):
+        if random.random() < (0.5 if empty else 0.08):
             self._scribble(ink, random)
         if random.random() < 0.25:
             _rub(ink.layer, random)
@@ -131,12 +141,12 @@ class Composer:
         if random.random() < 0.03:
             height = random.uniform(4, 8)
         spare = max(room - height, 0) / 2 + 0.1 * height
-        long = random.random() < 0.65
+        long = random.random() < 0.8
         return _Hand(
             draw=_chosen(
                 random,
                 (self._source.outline, self._source.path, self._source.styled, self._any),
-                (0.28, 0.3, 0.17, 0.25),
+                (0.28, 0.26, 0.21, 0.25),
             ),
             height=height,
             left=random.uniform(-8, 40) if long else random.uniform(-8, 0.85 * self._width),
@@ -157,8 +167,10 @@ class Composer:
             ),
             uneven=0.18 if random.random() < 0.3 else 0.07,
             sizes=0.2 if random.random() < 0.3 else 0.06,
-            marked=0.2 if random.random() < 0.4 else 0.03,
-            count=int(random.integers(1, 8)) if random.random() < 0.4 else 20,
+            marked=0.22 if random.random() < 0.45 else 0.03,
+            opened=random.random() < 0.12,
+            closed=random.random() < 0.4,
+            count=_chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.25, 0.7)),
             bend=_log_uniform(random, 0.25, 1.2),
         )
 
@@ -173,15 +185,19 @@ class Composer:
         at, label, before = hand.left, 0, None
         small = random.random() < 0.12  # some labels stay low beside the others, as 0 beside 7
         low = random.random(self._classes) < 0.25
-        fresh = random.random() >= 0.12  # else a label often comes twice
-        joined = random.random() < 0.08
+        fresh = random.random() >= 0.2  # else a label often comes twice
+        joined = random.random() < 0.1
         for place in range(hand.count):
             if at > self._width + 4:
                 break
             if place == 0 or fresh or random.random() < 0.6:
                 label = int(random.integers(self._classes))
-            if words or random.random() < hand.marked:
-                glyph = self._source.letter(random) if words else self._source.clutter(random)
+            if words:
+                glyph = self._source.letter(random)
+            elif hand.marks(place):
+                glyph = self._source.mark(random)
+            elif random.random() < hand.marked:
+                glyph = self._source.clutter(random)
             else:
                 glyph = hand.draw(random, label)
             size = float(np.clip(random.lognormal(0, hand.sizes), 0.55, 1.4))
@@ -233,7 +249,7 @@ class Composer:
         )
 
     def _write_large(self, ink: "_Ink", random: np.random.Generator) -> None:
-        """A character too large for the page; another scale is where it is read."""
+        """A character or letter too large for the page; another scale is where it is read."""
         height = random.uniform(_LARGE, 4 * self._height)
         hand = replace(
             self._hand(random, 0, 1),
@@ -242,7 +258,10 @@ class Composer:
             left=random.uniform(-0.5 * height, self._width),
             pen=random.uniform(0.03, 0.09),
         )
-        glyph = hand.draw(random, int(random.integers(self._classes)))
+        if random.random() < 0.4:
+            glyph = self._source.letter(random)
+        else:
+            glyph = hand.draw(random, int(random.integers(self._classes)))
         self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
     def _scatter(self, ink: "_Ink", random: np.random.Generator) -> None:
@@ -420,7 +439,7 @@ def _paper(
     """`(H, W)` float32 from 0 to 1: printed and ruled paper in some light, the ink on it."""
     paper = np.full((height, width), random.uniform(0.5, 0.98), np.float32)
     darkness = random.uniform(0.28, 0.5) if random.random() < 0.2 else random.uniform(0.45, 0.96)
-    if random.random() < 0.4:
+    if random.random() < 0.5:
         for _ in range(random.integers(1, 4)):  # faint ink would drown in strong patterns
             paper *= 1 - min(1.0, 1.4 * darkness) * _pattern(height, width, random)
     if random.random() < 0.3:
@@ -448,19 +467,25 @@ def _blots(height: int, width: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A printed background: parallel, wavy or round lines."""
+    """A printed background: parallel, wavy or round lines, dashed or fading, as on cheques."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle = random.uniform(-0.15, 0.15) if random.random() < 0.4 else random.uniform(0, math.pi)
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
     if random.random() < 0.3:
-        across = np.hypot(x - random.uniform(-40, width + 40), y - random.uniform(-80, height + 80))
-    across = across + random.uniform(0, 4) * np.sin(
-        along * 2 * math.pi / _log_uniform(random, 10, 150)
-    )
+        middle = random.uniform(-40, width + 40), random.uniform(-80, height + 80)
+        across = np.hypot(x - middle[0], (y - middle[1]) * random.uniform(0.6, 1.6))
+    for reach, shortest, longest in ((4, 10, 150), (1.5, 5, 40)):
+        rhythm = 2 * math.pi / _log_uniform(random, shortest, longest)
+        across = across + random.uniform(0, reach) * np.sin(along * rhythm)
     wave = np.cos(across * 2 * math.pi / _log_uniform(random, 2.2, 13))
     duty = random.uniform(-0.4, 0.85)
     lines = np.clip((wave - duty) / (1 - duty) * random.uniform(1, 3), 0, 1)
+    if random.random() < 0.15:
+        lines *= np.maximum(np.cos(along * 2 * math.pi / _log_uniform(random, 2.5, 10)), 0)
+    if random.random() < 0.4:
+        fade = 0.5 + 0.5 * np.sin(along / _log_uniform(random, 8, 60) + random.uniform(0, 6))
+        lines *= 1 - random.uniform(0, 1) * fade
     return (random.uniform(0.03, 0.34) * lines).astype(np.float32)
 
 
@@ -570,7 +595,7 @@ def _framed(image: np.ndarray, ink: _Ink, cell: Sides | None, random: np.random.
     """The page, with what lies beyond a picture's edges padded as the reader pads it."""
     height, width = image.shape
     frame = (0, 0, width, height)
-    if random.random() < 0.4:
+    if random.random() < 0.33:
         left, top, right, bottom = _cut(ink, cell, height, width, random)
         if right - left >= 8 and bottom - top >= 8:
             frame = (left, top, right, bottom)
