@@ -194,6 +194,7 @@ def publish_version(written: Path, servable_dir: Path) -> Path:
     A server that polls the folder sees all of a version or nothing; of two
     that publish at once, each gets a number of its own.
     """
+    servable_dir.mkdir(parents=True, exist_ok=True)
     while True:
         numbers = [int(version.name) for version in _versions(servable_dir)]
         version_dir = servable_dir / str(max(numbers, default=0) + 1)
@@ -253,8 +254,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     with temporary_beside(path) as temporary:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file)  # a power cut too finds the old content or the new
+        _sync(temporary)
         temporary.replace(path)
 
 
@@ -279,3 +279,57 @@ def read_json(path: Path) -> Any:
         raise DigitNetError(f"{path}: expected a JSON file; there is none.") from None
     except (ValueError, RecursionError) as error:
         raise DigitNetError(f"{path}: expected JSON; received: {error}.") from None
+
+
+def publish_files(written: Path, folder: Path, last: str) -> None:
+    """Moves all files of one folder into another, where those of the same names go.
+
+    Nobody sees half a file under its own name. Of several, the one that is
+    named `last`, by which they are opened, is never there beside old ones.
+    """
+    files = sorted(written.iterdir(), key=lambda file: file.name == last)
+    if len(files) > 1:
+        (folder / last).unlink(missing_ok=True)
+    for file in files:
+        _sync(file)
+        file.replace(folder / file.name)
+
+
+def _sync(path: Path) -> None:
+    """A power cut too finds what was there before or all of the file."""
+    with path.open("rb+") as file:
+        os.fsync(file)
+
+
+# The config.json beside a model
+
+
+def config_dir(path: Path) -> Path:
+    """Where the `config.json` of a model lies: inside a SavedModel, else beside the file."""
+    return path / "assets.extra" if path.is_dir() else path.parent
+
+
+def class_names(folder: Path, count: int) -> tuple[str, ...] | None:
+    """The names in a folder's `config.json`; `None` where it has none.
+
+    Raises:
+        DigitNetError: They are not `count` names.
+    """
+    config_path = folder / "config.json"
+    config = read_json(config_path) if config_path.is_file() else {}
+    if not isinstance(config, dict) or "classes" not in config:
+        return None  # or somebody else's
+    names = config["classes"]
+    if not isinstance(names, list) or len(names) != count:
+        raise DigitNetError(
+            f"{config_path}: expected the {count} names of the model's classes; received: {names}."
+        )
+    return tuple(map(str, names))
+
+
+def copy_config(source: Path, folder: Path) -> None:
+    """Copies the `config.json` of one folder into another, where there is one."""
+    config_path = source / "config.json"
+    if config_path.is_file() and source.resolve() != folder.resolve():
+        with atomic_write(folder / config_path.name) as temporary:
+            shutil.copy(config_path, temporary)

@@ -25,9 +25,10 @@ from keras_digitnet.cli_options import (
 from keras_digitnet.cli_output import messages, print_json, print_table
 from keras_digitnet.cli_reading import predict, read
 from keras_digitnet.cli_training import evaluate, runs, train
-from keras_digitnet.config import EXPORT_FORMATS, PRESETS, export_kinds
+from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
+from keras_digitnet.formats import EXPORT_FORMATS, chosen_formats
 
 
 class _Commands(TyperGroup):
@@ -145,17 +146,10 @@ def export(
         one_of(
             (*EXPORT_FORMATS, "all"),
             "--format",
-            help="What to write; all is each of them in float32.",
+            help="What to write; all is each of them but litert_int8, which rounds to eight bits.",
         ),
     ] = "saved_model",
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="int8",
-            help="With litert: eight bits, calibrated on training digits.",
-            show_default=False,
-        ),
-    ] = None,
+    quantize: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
         Path | None,
         folder_option(
@@ -168,7 +162,7 @@ def export(
     """Write a trained model for TF Serving, ONNX Runtime, LiteRT or OpenVINO.
 
     Each file is loaded again and compared with the Keras model; one that does
-    not agree is not kept.
+    fails this verification is deleted.
 
     Example: keras-digitnet export base --format all
     """
@@ -178,14 +172,14 @@ def export(
     formats = (form,)
     out_dir = out or Path("exports") / _name_of(model)
     with messages(quiet, as_json):
-        export_kinds(formats, quantize)
+        chosen_formats(formats, quantize)
         find_keras_file(model)
         require_folder(out_dir)
         require_tensorflow("export")
         select_backend("tensorflow")  # whatever KERAS_BACKEND says: only TensorFlow writes them
         from keras_digitnet.export import export_model
 
-        artifacts = export_model(model, out_dir, formats, quantize)
+        artifacts = export_model(model, out_dir, formats)
     if as_json:
         rows = [artifact.to_json() for artifact in artifacts]
         print_json({"model": model, "artifacts": rows})

@@ -4,25 +4,26 @@ import dataclasses
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from keras_digitnet.errors import DigitNetError, did_you_mean
 
 AUGMENTATIONS = ("affine", "layers", "none")
-EXPORT_FORMATS = ("saved_model", "onnx", "litert", "openvino")
+# Of a digit in MNIST's form: rows, columns, channels.
+IMAGE_SHAPE = (28, 28, 1)
 
 
-def _check(condition: bool, field: str, expected: str, received: object) -> None:
+def _check(condition: bool, name: str, expected: str, received: object) -> None:
     if not condition:
-        raise DigitNetError(f"{field}: expected {expected}; received: {received!r}.")
+        raise DigitNetError(f"{name}: expected {expected}; received: {received!r}.")
 
 
-def _check_name(names: Iterable[str], field: str, received: object) -> None:
+def _check_name(names: Iterable[str], name: str, received: object) -> None:
     if not (isinstance(received, str) and received in names):
         raise DigitNetError(
-            f"{field}: expected one of {', '.join(names)}; received: {received!r}."
+            f"{name}: expected one of {', '.join(names)}; received: {received!r}."
             + did_you_mean(received, names)
         )
 
@@ -37,6 +38,39 @@ def _is_number(value: object, low: float, high: float) -> bool:
 
 def _is_count(value: object, low: int = 1, high: float = math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+# Settings: a field's default, and in its metadata what it may be
+
+
+def _setting(default: Any, expected: str, allows: Callable[[Any], bool]) -> Any:
+    return field(default=default, metadata={"expected": expected, "allows": allows})
+
+
+def _number(default: float, low: float, high: float, unit: str = "") -> Any:
+    expected = f"a number from {low:g} to {high:g}{unit}"
+    return _setting(default, expected, lambda value: _is_number(value, low, high))
+
+
+def _count(default: int | None, low: int = 1) -> Any:
+    return _setting(default, f"a whole number of {low} or more", lambda v: _is_count(v, low))
+
+
+def _counts(default: tuple[int, ...], exactly: int | None = None) -> Any:
+    def allows(value: object) -> bool:
+        if not isinstance(value, list | tuple) or len(value) != (exactly or max(len(value), 1)):
+            return False
+        return all(map(_is_count, value))
+
+    return _setting(default, f"{exactly or 'some'} whole numbers of 1 or more", allows)
+
+
+def _flag(default: bool) -> Any:
+    return _setting(default, "true or false", lambda value: isinstance(value, bool))
+
+
+def _text(default: str | None) -> Any:
+    return _setting(default, "a name or path", lambda v: isinstance(v, str) and v != "")
 
 
 def _plain(value: Any) -> Any:
@@ -55,31 +89,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def export_kinds(formats: Sequence[str], quantize: str | None = None) -> list[str]:
-    """What is to be written: the formats, or `litert int8`; `all` alone is every format.
-
-    Raises:
-        DigitNetError: There is no such format or quantization, or no such pair.
-    """
-    if list(formats) == ["all"] and quantize is None:
-        return list(EXPORT_FORMATS)
-    unknown = [name for name in formats if name not in EXPORT_FORMATS]
-    if unknown or not formats:
-        raise DigitNetError(
-            f"format: expected one of {', '.join(EXPORT_FORMATS)}; "
-            f"received: {', '.join(unknown) or 'none'}."
-            + "".join(did_you_mean(name, EXPORT_FORMATS) for name in unknown[:1])
-        )
-    if quantize is None:
-        return list(formats)
-    if quantize != "int8" or list(formats) != ["litert"]:
-        raise DigitNetError(
-            "quantize: expected int8, with the format litert alone; "
-            f"received: {quantize} with {', '.join(formats)}."
-        )
-    return ["litert int8"]
-
-
 class _Record:
     """JSON round trip for a frozen dataclass."""
 
@@ -88,8 +97,19 @@ class _Record:
 
     def _make_plain(self) -> None:
         """Brings each field into Python's own types."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+
+    def _check_settings(self, optional: Container[str] = ()) -> None:
+        """Raises DigitNetError for a value that its field's metadata does not allow.
+
+        Args:
+            optional: Fields that may be None.
+        """
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if each.metadata and not (value is None and each.name in optional):
+                _check(each.metadata["allows"](value), each.name, each.metadata["expected"], value)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
@@ -103,7 +123,7 @@ class _Record:
                 not exist, lacks one, or holds a value out of range.
         """
         _check(isinstance(values, dict), cls.__name__, "a JSON object", values)
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        known = {each.name for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
         values = {**cls._added, **values}
         _check(set(values) == known, cls.__name__, f"the fields {sorted(known)}", sorted(values))
         return cls(**values)
@@ -135,46 +155,29 @@ class ModelConfig(_Record):
         num_classes: Number of logits.
     """
 
-    widths: tuple[int, ...] = (40, 80)
-    depths: tuple[int, ...] = (1, 6)
-    kernel_size: int = 3
-    expansion: int = 4
+    widths: tuple[int, ...] = _counts((40, 80))
+    depths: tuple[int, ...] = _counts((1, 6))
+    kernel_size: int = _count(3)
+    expansion: int = _count(4)
     augmentation: str = "affine"
-    rotation: float = 14.0
-    shift: float = 0.05
-    zoom: float = 0.15
-    shear: float = 0.15
-    elastic: float = 1.0
-    pen: float = 0.3
-    degradation: float = 0.25
-    num_classes: int = 10
+    rotation: float = _number(14.0, 0, 180, " degrees")
+    shift: float = _number(0.05, 0, 1)
+    zoom: float = _number(0.15, 0, 0.9)
+    shear: float = _number(0.15, 0, 1)
+    elastic: float = _number(1.0, 0, 5)
+    pen: float = _number(0.3, 0, 1)
+    degradation: float = _number(0.25, 0, 1)
+    num_classes: int = _count(10, low=2)
 
     def __post_init__(self) -> None:
         self._make_plain()
-        for name in ("widths", "depths"):
-            sizes = getattr(self, name)
-            listed = isinstance(sizes, list | tuple) and len(sizes) > 0
-            _check(listed and all(map(_is_count, sizes)), name, "whole numbers of 1 or more", sizes)
+        self._check_settings()
         _check(
             len(self.widths) == len(self.depths),
             "depths",
             f"as many as widths ({len(self.widths)})",
             self.depths,
         )
-        for name in ("kernel_size", "expansion"):
-            _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
-        _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
-        for name, high in (
-            ("shift", 1),
-            ("zoom", 0.9),
-            ("shear", 1),
-            ("elastic", 5),
-            ("pen", 1),
-            ("degradation", 1),
-        ):
-            value = getattr(self, name)
-            _check(_is_number(value, 0, high), name, f"a number from 0 to {high}", value)
-        _check(_is_number(self.rotation, 0, 180), "rotation", "0 to 180 degrees", self.rotation)
         _check_name(AUGMENTATIONS, "augmentation", self.augmentation)
 
 
@@ -195,26 +198,18 @@ class ReaderConfig(_Record):
         num_classes: Classes of characters.
     """
 
-    widths: tuple[int, int] = (48, 112)
-    depths: tuple[int, int, int] = (1, 4, 1)
-    kernel_size: int = 5
-    expansion: int = 3
-    page: tuple[int, int] = (48, 192)
-    pages: int = 12_800
-    validation_pages: int = 640
-    num_classes: int = 10
+    widths: tuple[int, int] = _counts((48, 112), exactly=2)
+    depths: tuple[int, int, int] = _counts((1, 4, 1), exactly=3)
+    kernel_size: int = _count(5)
+    expansion: int = _count(3)
+    page: tuple[int, int] = _counts((48, 192), exactly=2)
+    pages: int = _count(12_800)
+    validation_pages: int = _count(640)
+    num_classes: int = _count(10, low=2)
 
     def __post_init__(self) -> None:
         self._make_plain()
-        for name, count in (("widths", 2), ("depths", 3), ("page", 2)):
-            sizes = getattr(self, name)
-            listed = isinstance(sizes, list | tuple) and len(sizes) == count
-            _check(
-                listed and all(map(_is_count, sizes)), name, f"{count} numbers of 1 or more", sizes
-            )
-        for name in ("kernel_size", "expansion", "pages", "validation_pages"):
-            _check(_is_count(getattr(self, name)), name, "1 or more", getattr(self, name))
-        _check(_is_count(self.num_classes, 2), "num_classes", "2 or more", self.num_classes)
+        self._check_settings()
 
 
 Network = TypeVar("Network", ModelConfig, ReaderConfig)
@@ -315,20 +310,20 @@ class TrainConfig(_Record):
     """
 
     preset: str = "base"
-    data: str = "auto"
-    seed: int = 0
-    epochs: int = _OF_PRESET
-    batch_size: int = _OF_PRESET
-    learning_rate: float | None = None
+    data: str = _text("auto")
+    seed: int = _setting(0, "0 to 4294967295", lambda value: _is_count(value, 0, 2**32 - 1))
+    epochs: int = _count(_OF_PRESET)
+    batch_size: int = _count(_OF_PRESET)
+    learning_rate: float | None = _number(_OF_PRESET, 1e-9, 1)
     warmup_epochs: float = 0.5
-    weight_decay: float = _OF_PRESET
-    validation_size: float = 0.05
-    patience: int | None = None
-    min_images_per_epoch: int = 9_600
-    test: bool = True
-    export: bool = True
+    weight_decay: float = _number(_OF_PRESET, 0, 1)
+    validation_size: float = _number(0.05, 0.001, 0.9)
+    patience: int | None = _count(None)
+    min_images_per_epoch: int = _count(9_600)
+    test: bool = _flag(True)
+    export: bool = _flag(True)
     model: ModelConfig | ReaderConfig | None = None
-    start: str | None = None
+    start: str | None = _text(None)
 
     _added = {"start": None}  # noqa: RUF012
 
@@ -343,27 +338,10 @@ class TrainConfig(_Record):
         if isinstance(self.model, dict):  # as JSON has it
             object.__setattr__(self, "model", kind.from_json(self.model))
         _check(isinstance(self.network, kind), "model", f"a {kind.__name__}", self.model)
-        started = self.start is None or (isinstance(self.start, str) and self.start != "")
-        _check(started, "start", "a model's name or path", self.start)
-        _check(isinstance(self.data, str) and self.data != "", "data", "a name or path", self.data)
-        _check(_is_count(self.seed, 0, 2**32 - 1), "seed", "0 to 4294967295", self.seed)
-        for name in ("test", "export"):
-            value = getattr(self, name)
-            _check(isinstance(value, bool), name, "true or false", value)
-        for name in ("epochs", "batch_size", "min_images_per_epoch"):
-            value = getattr(self, name)
-            _check(_is_count(value), name, "a whole number of 1 or more", value)
-        patience = self.epochs_of_patience
-        _check(_is_count(patience), "patience", "a whole number of 1 or more", patience)
-        rate = self.peak_learning_rate
-        _check(_is_number(rate, 1e-9, 1), "learning_rate", "a number from 1e-9 to 1", rate)
-        for name, low, high in (
-            ("warmup_epochs", 0, self.epochs),
-            ("weight_decay", 0, 1),
-            ("validation_size", 0.001, 0.9),
-        ):
-            value = getattr(self, name)
-            _check(_is_number(value, low, high), name, f"a number from {low} to {high}", value)
+        self._check_settings(optional=("learning_rate", "patience", "start"))
+        most = self.epochs
+        warm = _is_number(self.warmup_epochs, 0, most)
+        _check(warm, "warmup_epochs", f"a number from 0 to {most}", self.warmup_epochs)
 
     def completed(self, data: str, num_classes: int) -> Self:
         """The same with what it leaves open filled in, so that a run names all it used.

@@ -1,62 +1,43 @@
-"""A trained model to the forms that others run; each is loaded again before it counts."""
+"""A trained model in the forms that others run: each is written, opened and compared."""
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_digitnet import runtimes
 from keras_digitnet.artifacts import (
-    SERVABLE_NAME,
-    atomic_write,
+    class_names,
+    copy_config,
+    publish_files,
     publish_version,
     read_json,
     temporary_beside,
 )
-from keras_digitnet.config import export_kinds
 from keras_digitnet.data import Dataset, is_at_hand, load_dataset
 from keras_digitnet.environment import import_extra, suppress_native_stderr
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.finding import canvas
-from keras_digitnet.inference import class_names, find_keras_file
-from keras_digitnet.model import IMAGE_SHAPE
+from keras_digitnet.formats import SAVED_MODEL, Format, chosen_formats, keras_file
+from keras_digitnet.formats.reference import ENOUGH_IMAGES, ReaderReference, Reference
+from keras_digitnet.formats.runtime import Runtime
+from keras_digitnet.inference import find_keras_file
 from keras_digitnet.written_lines import write_line
 
 logger = logging.getLogger(__name__)
 
-# The most that a float32 probability may differ from the Keras model's, and a side of a box, which
-# is a number of pixels.
-TOLERANCE = 1e-5
-BOX_TOLERANCE = 1e-2
-# The most that int8 may add to the mistakes, as a share of the images. Of fewer images than these
-# chance moves it by more, and those count of which the Keras model is so sure.
-INT8_COST = 1e-3
-_ENOUGH_IMAGES = 10_000
-_SURE = 0.9
-
 _BATCH = 500
 _PAGES = 32
-_CALIBRATION_IMAGES = 512
-_EXTRAS = {
-    "onnx": {"onnx": "onnx", "tf2onnx": "onnx"},
-    "litert": {"ai_edge_litert.interpreter": "litert"},
-    "litert int8": {"ai_edge_quantizer": "litert", "ai_edge_litert.interpreter": "litert"},
-    "openvino": {"openvino": "openvino"},
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,7 @@ class Artifact:
     """One exported model and how it compares with the Keras model.
 
     Attributes:
-        format: One of `EXPORT_FORMATS`, or `litert int8`.
+        format: The name of its `Format`.
         path: The file, or the folder of the SavedModel's version.
         size: Bytes, all files of it together.
         compared_on: The data set whose images it was compared on.
@@ -86,114 +67,11 @@ class Artifact:
         return {**dataclasses.asdict(self), "path": str(self.path)}
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A classifier that is exported, and what every artifact is compared with.
-
-    Attributes:
-        path: The `.keras` file.
-        inference: The network as it is deployed.
-        classes: Their names, if there are any.
-        dataset: The images that it is compared on.
-        batches: Inputs, a few at a time.
-        answers: The Keras model's outputs for each of them.
-    """
-
-    path: Path
-    inference: keras.Model
-    classes: tuple[str, ...] | None
-    dataset: Dataset
-    batches: tuple[np.ndarray, ...]
-    answers: tuple[tuple[np.ndarray, ...], ...]
-
-    # What the network takes and gives.
-    input_shape: ClassVar[tuple[int | None, ...]] = IMAGE_SHAPE
-    takes_bytes: ClassVar[bool] = True
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.inference.output_shape[-1])
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        return np.concatenate([answer[0] for answer in self.answers])
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.probabilities.argmax(axis=1)
-
-    @property
-    def truth(self) -> np.ndarray:
-        """The images' labels; the model's own where it knows other classes."""
-        own = self.classes in (None, self.dataset.classes)
-        return self.dataset.test.labels if own else self.labels
-
-    def named(self, images: Any) -> dict[str, Any]:
-        """The outputs, in a graph of TensorFlow's."""
-        import tensorflow as tf
-
-        probabilities = self.inference(images)
-        # TensorFlow's own: Keras's argmax minds -0.0 with operations that ONNX lacks.
-        label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        return {"probabilities": tf.identity(probabilities), "label": label}
-
-    def compared(
-        self, kind: str, answers: Sequence[tuple[np.ndarray, ...]]
-    ) -> tuple[float, int, str | None]:
-        """The largest difference, how many images are the same, and what is wrong."""
-        probabilities, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        difference = float(np.abs(probabilities - self.probabilities).max())
-        same = int((labels == self.labels).sum())
-        return difference, same, _disagreement(self, kind, difference, labels)
-
-
-class _Detector(_Model):
-    """A reader that is exported: compared on pages of several sizes."""
-
-    input_shape = (None, None, 1)
-    takes_bytes = False
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.inference.output["probabilities"].shape[-1])
-
-    def named(self, images: Any) -> dict[str, Any]:
-        import tensorflow as tf
-
-        found = self.inference(images)
-        return {name: tf.identity(found[name]) for name in runtimes.READER_OUTPUTS}
-
-    def compared(
-        self, kind: str, answers: Sequence[tuple[np.ndarray, ...]]
-    ) -> tuple[float, int, str | None]:
-        difference, away, same = 0.0, 0.0, 0
-        for answer, expected in zip(answers, self.answers, strict=True):
-            apart = [np.abs(a - b).max() for a, b in zip(answer, expected, strict=True)]
-            difference = max(difference, float(apart[0]), float(apart[2]))
-            away = max(away, float(apart[1]))
-            found = [
-                np.where(presence > 0.5, probabilities.argmax(axis=-1), -1)
-                for presence, _, probabilities in (answer, expected)
-            ]
-            same += int((found[0] == found[1]).all(axis=(1, 2)).sum())
-        if difference <= TOLERANCE and away <= BOX_TOLERANCE:
-            return difference, same, None
-        return (
-            difference,
-            same,
-            (
-                f"expected the Keras model's presence and probabilities within {TOLERANCE}, and "
-                f"its boxes within {BOX_TOLERANCE} pixels; received: differences of "
-                f"{difference:.1e} and {away:.1e}."
-            ),
-        )
-
-
 def export_model(
     model: str | Path,
     out_dir: str | Path,
     formats: Sequence[str] = ("saved_model",),
-    quantize: str | None = None,
+    quantize: None = None,
 ) -> list[Artifact]:
     """Writes `model` in other formats into a folder, and the names of its classes beside them.
 
@@ -203,7 +81,7 @@ def export_model(
     `probabilities`, `(N, C)` float32, and `label`, `(N,)` int32. Each is loaded
     again in its own runtime and compared with the Keras model, on the test
     images that the model was trained beside, or else on the bundled digits;
-    what does not agree is not left behind.
+    exports that fail this verification are deleted.
 
     Only TensorFlow writes them soundly, so under another backend a child
     process that runs on TensorFlow does; a `.keras` file loads under all.
@@ -211,51 +89,51 @@ def export_model(
     Args:
         model: A preset's name, the folder of a run, or a `.keras` file.
         out_dir: Where the files go; those of the same names are replaced.
-        formats: Some of `EXPORT_FORMATS`, or `all` alone; a reader has no LiteRT.
-        quantize: `int8`, with the format `litert` alone: weights and most
-            activations in eight bits, calibrated on training images.
+        formats: Some of `EXPORT_FORMATS`, or `all` alone, which leaves out
+            `litert_int8`: weights and most activations in eight bits,
+            calibrated on training images. A reader has no LiteRT.
+        quantize: No longer taken: `litert_int8` is a format.
 
     Raises:
         DigitNetError: There is no such model or format, a package is missing,
             or what was written does not agree with the Keras model.
     """
-    keras_path = find_keras_file(model)
-    kinds = export_kinds(formats, quantize)
+    keras_path, out_dir = find_keras_file(model), Path(out_dir)
+    chosen = chosen_formats(formats, quantize)
     if keras.backend.backend() != "tensorflow":
-        artifacts = _export_in_tensorflow(keras_path, Path(out_dir), formats, quantize)
+        artifacts = _export_in_tensorflow(keras_path, out_dir, formats)
         for artifact in artifacts:
             _announce(artifact)
         return artifacts
-    _require_packages(kinds)
-    opened = _open(keras_path)
-    if isinstance(opened, _Detector):
-        kinds = _of_open_size(kinds, chosen=list(formats) != ["all"])
-    out_dir = Path(out_dir)
-    if kinds != ["saved_model"]:  # which has its names inside
-        _refuse_other_names(out_dir, opened)
+    _require_packages(chosen)
+    reference = _open(keras_path)
+    if isinstance(reference, ReaderReference):
+        chosen = _of_any_size(chosen, named=list(formats) != ["all"])
+    if chosen != [SAVED_MODEL]:  # which has its names inside
+        _refuse_other_names(out_dir, reference)
     artifacts = []
-    for kind in kinds:
-        artifacts.append(_written(kind, opened, out_dir))
+    for form in chosen:
+        artifacts.append(_exported(form, reference, out_dir))
         _announce(artifacts[-1])
     return artifacts
 
 
-def _of_open_size(kinds: list[str], chosen: bool) -> list[str]:
+def _of_any_size(chosen: list[Format], named: bool) -> list[Format]:
     """The formats that can hold a reader, whose pages have any size."""
-    fixed = [kind for kind in kinds if "litert" in kind]
-    if fixed and chosen:
+    fixed = [form.name for form in chosen if not form.any_size]
+    if fixed and named:
         raise DigitNetError(
             "format: expected saved_model, onnx or openvino for a reader, whose pages have any "
             f"size; received: {', '.join(fixed)}, whose sizes are fixed."
         )
     if fixed:
         logger.info("LiteRT is left out: its sizes are fixed, and a reader's pages have any size.")
-    return [kind for kind in kinds if kind not in fixed]
+    return [form for form in chosen if form.any_size]
 
 
 def _announce(artifact: Artifact) -> None:
     logger.info("Written and verified: %s", artifact.path)
-    if artifact.format == "litert int8" and artifact.images < _ENOUGH_IMAGES:
+    if artifact.format == "litert_int8" and artifact.images < ENOUGH_IMAGES:
         logger.info(
             "The %s test images of %s are too few to measure what int8 costs: it was judged by "
             "those of which the Keras model is sure. More of them tell: keras-digitnet evaluate %s "
@@ -266,23 +144,30 @@ def _announce(artifact: Artifact) -> None:
         )
 
 
-def _require_packages(kinds: list[str]) -> None:
+def _require_packages(chosen: list[Format]) -> None:
     """Before anything is written."""
-    for kind in kinds:
-        for module, extra in _EXTRAS.get(kind, {}).items():
+    for form in chosen:
+        for module, extra in form.needs.items():
             with suppress_native_stderr():
                 import_extra(module, extra)
 
 
-def _open(keras_path: Path) -> _Model:
-    inference = runtimes.load_inference_model(keras_path)
+# What is exported
+
+
+def _open(keras_path: Path) -> Reference:
+    runtime = keras_file.open_model(keras_path)
     dataset = _dataset_of(keras_path)
-    runtime = runtimes.open_keras(keras_path)
-    classes = class_names(keras_path.parent, runtime.num_classes)
     batches = _pages(dataset) if runtime.is_reader else _batches(dataset)
-    answers = tuple(runtime.predict_batch(batch) for batch in batches)
-    kind = _Detector if runtime.is_reader else _Model
-    return kind(keras_path, inference, classes, dataset, batches, answers)
+    kind = ReaderReference if runtime.is_reader else Reference
+    return kind(
+        keras_path,
+        keras_file.load_inference_model(keras_path),
+        class_names(keras_path.parent, runtime.num_classes),
+        dataset,
+        batches,
+        tuple(runtime.predict_batch(batch) for batch in batches),
+    )
 
 
 def _batches(dataset: Dataset) -> tuple[np.ndarray, ...]:
@@ -324,357 +209,86 @@ def _told_already(name: str) -> Iterator[None]:
         talker.setLevel(level)
 
 
-def _refuse_other_names(out_dir: Path, model: _Model) -> None:
+def _refuse_other_names(out_dir: Path, reference: Reference) -> None:
     """A folder has one `config.json`: no model may stand beside the names of another."""
-    if out_dir.resolve() == model.path.parent.resolve() or not (out_dir / "config.json").exists():
+    if (
+        out_dir.resolve() == reference.path.parent.resolve()
+        or not (out_dir / "config.json").exists()
+    ):
         return
-    if (out_dir / model.path.name).exists():
+    if (out_dir / reference.path.name).exists():
         raise DigitNetError(
             f"{out_dir}: expected a folder for exports; received: that of another "
-            f"{model.path.name}. Name another folder."
+            f"{reference.path.name}. Name another folder."
         )
-    found = class_names(out_dir, model.num_classes)
-    if found is None or found != model.classes:
+    found = class_names(out_dir, reference.num_classes)
+    if found is None or found != reference.classes:
         raise DigitNetError(
             f"{out_dir / 'config.json'}: expected the classes of the exported model, "
-            f"{model.classes}; received: {found}. Name another folder."
+            f"{reference.classes}; received: {found}. Name another folder."
         )
 
 
-def _copy_config(keras_path: Path, folder: Path) -> None:
-    config_path = keras_path.with_name("config.json")
-    if config_path.is_file() and config_path.parent.resolve() != folder.resolve():
-        with atomic_write(folder / "config.json") as temporary:
-            shutil.copy(config_path, temporary)
+# Each of its forms
 
 
-# Comparing
+def _exported(form: Format, reference: Reference, out_dir: Path) -> Artifact:
+    """Writes, opens and compares one form; only then does it get its name."""
+    with temporary_beside(out_dir / form.file) as folder:
+        folder.mkdir()
+        _write(form, reference, folder / form.file)
+        artifact = _verified(form, reference, folder, form.open(folder / form.file))
+        return dataclasses.replace(artifact, path=_published(form, reference, folder, out_dir))
 
 
-def _verified(
-    model: _Model, kind: str, path: Path, size: int, runtime: runtimes.Runtime
-) -> Artifact:
-    """What was written and opened again, if it does as the Keras model does.
-
-    Args:
-        model: What it is compared with.
-        kind: A key of `_WRITERS`.
-        path: The name that it will have.
-        size: Bytes.
-        runtime: The artifact, under its temporary name.
-    """
-    answers = [runtime.predict_batch(batch) for batch in model.batches]
-    difference, same, problem = model.compared(kind, answers)
-    if problem:
-        raise DigitNetError(f"{path}: {problem} It was not kept.")
-    count = sum(map(len, model.batches))
-    return Artifact(kind, path, size, model.dataset.name, count, difference, same)
-
-
-def _disagreement(model: _Model, kind: str, difference: float, labels: np.ndarray) -> str | None:
-    differing = int((labels != model.labels).sum())
-    if kind != "litert int8":
-        if difference <= TOLERANCE and not differing:
-            return None
-        return (
-            f"expected the Keras model's labels, and its probabilities within {TOLERANCE}; "
-            f"received: {differing} other labels, a difference of {difference:.1e}."
-        )
-    if not np.isfinite(difference):
-        return "expected finite probabilities of int8; received: NaN or infinity."
-    judge = _cost if len(labels) >= _ENOUGH_IMAGES else _otherwise_where_sure
-    problem = judge(model, labels)
-    return problem and f"{problem} Export it without --quantize."
-
-
-def _cost(model: _Model, labels: np.ndarray) -> str | None:
-    cost = int((labels != model.truth).sum() - (model.labels != model.truth).sum())
-    if cost <= INT8_COST * len(labels):
-        return None
-    return (
-        f"expected int8 to cost at most {INT8_COST:.1%} of {len(labels):,} images; "
-        f"received: {cost} more mistakes."
-    )
-
-
-def _otherwise_where_sure(model: _Model, labels: np.ndarray) -> str | None:
-    """Judges int8 by the images that do not hang in the balance.
-
-    Rounding decides those that do, however fine it is, and there are many of
-    them among digits that the model was not trained for. Of a model that is
-    hardly sure of anything the surer half counts.
-    """
-    confidence = model.probabilities.max(axis=1)
-    sure = confidence >= min(_SURE, float(np.median(confidence)))
-    count, otherwise = int(sure.sum()), int((labels != model.labels)[sure].sum())
-    allowed = max(1, int(INT8_COST * count))
-    if otherwise <= allowed:
-        return None
-    return (
-        f"expected int8 to keep the label of at least {count - allowed:,} of the {count:,} images "
-        f"of {model.dataset.name} that the Keras model is sure of ({len(labels):,} images are too "
-        f"few to measure a cost of {INT8_COST:.1%}); received: {otherwise} other labels."
-    )
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-# Writing
-
-
-def _written(kind: str, model: _Model, out_dir: Path) -> Artifact:
+def _write(form: Format, reference: Reference, path: Path) -> None:
     try:
-        return _WRITERS[kind](model, out_dir)
+        form.write(reference, path)
     except (DigitNetError, OSError):
         raise
     except Exception as error:  # each converter has exceptions of its own
         raise DigitNetError(
-            f"{kind}: expected a model that this format can hold; received: {first_line(error)}"
+            f"{form.name}: expected a model that this format can hold; received: "
+            f"{first_line(error)}"
         ) from error
 
 
-def _write_saved_model(model: _Model, out_dir: Path) -> Artifact:
-    servable_dir = out_dir / SERVABLE_NAME
-    with temporary_beside(servable_dir / "new") as temporary:
-        _save(model, temporary, image_bytes=model.takes_bytes)
-        (temporary / "assets.extra").mkdir()
-        _copy_config(model.path, temporary / "assets.extra")
-        _write_warmup_requests(model, temporary / "assets.extra")
-        runtime = runtimes.open_saved_model(temporary)
-        artifact = _verified(model, "saved_model", servable_dir, _size(temporary), runtime)
-        return dataclasses.replace(artifact, path=publish_version(temporary, servable_dir))
+def _verified(form: Format, reference: Reference, folder: Path, runtime: Runtime) -> Artifact:
+    """What lies in the folder, if it does as the Keras model does.
 
-
-def _save(model: _Model, folder: Path, image_bytes: bool) -> None:
-    """A SavedModel with `serving_default`, and on request with `image_bytes`."""
-    archive = keras.export.ExportArchive()
-    serve = _serving_function(model)
-    archive.add_endpoint("serving_default", serve)
-    if image_bytes:
-        archive.add_endpoint("image_bytes", _serving_function_of_bytes(serve))
-    import tensorflow as tf
-
-    try:
-        archive.write_out(str(folder), verbose=False)
-    except tf.errors.OpError as error:  # what TensorFlow makes of a full disk
-        raise OSError(error.message.split("; ")[-1]) from error
-
-
-def _serving_function(model: _Model) -> Any:
-    """A TensorFlow function from `images` to the named outputs of every artifact."""
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape], tf.uint8, "images")])
-    def serve(images: Any) -> dict[str, Any]:
-        return model.named(images)
-
-    return serve
-
-
-def _serving_function_of_bytes(serve: Any) -> Any:
-    """The same from `image_bytes`, a PNG or JPEG a row."""
-    import tensorflow as tf
-
-    pixels = tf.TensorSpec(IMAGE_SHAPE, tf.uint8)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
-    def serve_bytes(image_bytes: Any) -> dict[str, Any]:
-        return serve(tf.map_fn(_decoded, image_bytes, fn_output_signature=pixels))
-
-    return serve_bytes
-
-
-def _decoded(content: Any) -> Any:
-    """One PNG or JPEG, grey and resized, as `images.read_image` does it outside of a graph."""
-    import tensorflow as tf
-
-    image = tf.io.decode_image(content, channels=1, expand_animations=False)
-    image.set_shape([None, None, 1])
-    resized = tf.image.resize(image, IMAGE_SHAPE[:2], "lanczos3", antialias=True)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
-
-
-def _write_warmup_requests(model: _Model, folder: Path) -> None:
-    """Requests that a server answers for itself before it takes any, so that nobody waits.
-
-    One of each signature, and a batch: the form of TensorFlow Serving's
-    "SavedModel Warmup".
+    Raises:
+        DigitNetError: It does not.
     """
-    import tensorflow as tf
-
-    try:
-        import_extra("tensorflow_serving", "serving")
-    except DigitNetError as error:
-        logger.info("The SavedModel goes without warm-up requests. %s", error)
-        return
-    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
-
-    first = model.batches[0]
-    requests = [("serving_default", "images", first[:1]), ("serving_default", "images", first[:32])]
-    if model.takes_bytes:
-        picture = tf.io.encode_png(first[0]).numpy()
-        requests.append(("image_bytes", "image_bytes", np.array([picture], object)))
-    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
-        for signature, name, value in requests:
-            request = predict_pb2.PredictRequest(
-                model_spec=model_pb2.ModelSpec(name=SERVABLE_NAME, signature_name=signature),
-                inputs={name: tf.make_tensor_proto(value)},
-            )
-            log = prediction_log_pb2.PredictLog(request=request)
-            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+    answers = [runtime.predict_batch(batch) for batch in reference.batches]
+    difference, same, problem = reference.compared(form, answers)
+    if problem:
+        raise DigitNetError(f"{form.file}: {problem} It was deleted.")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    count = sum(map(len, reference.batches))
+    return Artifact(form.name, folder, size, reference.dataset.name, count, difference, same)
 
 
-def _write_onnx(model: _Model, out_dir: Path) -> Artifact:
-    import onnx
-
-    proto = _onnx(model)
-    return _written_file(
-        model,
-        "onnx",
-        out_dir / "model.onnx",
-        runtimes.open_onnx,
-        lambda path: onnx.save_model(proto, path),
-    )
-
-
-def _onnx(model: _Model) -> Any:
-    import onnx
-    import tf2onnx
-
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    proto, _ = tf2onnx.convert.from_function(
-        serve := _serving_function(model), serve.input_signature, opset=17
-    )
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
-
-
-def _write_litert(model: _Model, out_dir: Path) -> Artifact:
-    content = _litert(model)
-    return _written_file(
-        model,
-        "litert",
-        out_dir / "model.tflite",
-        runtimes.open_litert,
-        lambda path: path.write_bytes(content),
-    )
-
-
-def _litert(model: _Model) -> bytes:
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory() as folder, suppress_native_stderr():
-        _save(model, Path(folder), image_bytes=False)
-        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-
-
-def _write_litert_int8(model: _Model, out_dir: Path) -> Artifact:
-    content = _quantized(_litert(model), model.dataset.train.images)
-    return _written_file(
-        model,
-        "litert int8",
-        out_dir / "model_int8.tflite",
-        runtimes.open_litert,
-        lambda path: path.write_bytes(content),
-    )
-
-
-def _quantized(content: bytes, images: np.ndarray) -> bytes:
-    """The convolutions and dense layers in eight bits, but for the stem.
-
-    The stem's outputs barely vary on black paper, and the normalization after
-    it would blow its rounding up: with it `nano` reads 7 % of MNIST otherwise.
-    """
-    from ai_edge_quantizer import qtyping, quantizer
-
-    def eight_bits(granularity: Any, symmetric: bool) -> Any:
-        return qtyping.TensorQuantizationConfig(8, symmetric, granularity)
-
-    granularities = qtyping.QuantGranularity
-    config = qtyping.OpQuantizationConfig(
-        activation_tensor_config=eight_bits(granularities.TENSORWISE, symmetric=False),
-        weight_tensor_config=eight_bits(granularities.CHANNELWISE, symmetric=True),
-        compute_precision=qtyping.ComputePrecision.INTEGER,
-    )
-    operations = qtyping.TFLOperationName
-    chosen = np.random.default_rng(0).permutation(len(images))[:_CALIBRATION_IMAGES]
-    samples = [{"images": images[index : index + 1]} for index in chosen]
-    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with silent[0], silent[1], suppress_native_stderr():
-        quantizing = quantizer.Quantizer(bytearray(content))
-        for regex, operation in (
-            (".*", operations.FULLY_CONNECTED),
-            (".*", operations.DEPTHWISE_CONV_2D),
-            (".*downsample.*", operations.CONV_2D),
-        ):
-            quantizing.update_quantization_recipe(regex, operation, config)
-        calibration = quantizing.calibrate({"serving_default": samples})
-        return bytes(quantizing.quantize(calibration).quantized_model)
-
-
-def _write_openvino(model: _Model, out_dir: Path) -> Artifact:
-    with temporary_beside(out_dir / "openvino") as temporary:
-        temporary.mkdir()
-        _save_openvino(model, temporary / "model.xml")
-        runtime = runtimes.open_openvino(temporary / "model.xml")
-        path = out_dir / "model.xml"
-        artifact = _verified(model, "openvino", path, _size(temporary), runtime)
-        _copy_config(model.path, out_dir)
-        path.unlink(missing_ok=True)  # never an old one beside new weights, or the reverse
-        for name in ("model.bin", "model.xml"):
-            (temporary / name).replace(out_dir / name)
-        return artifact
-
-
-def _save_openvino(model: _Model, path: Path) -> None:
-    openvino = import_extra("openvino", "openvino")
-    with tempfile.TemporaryDirectory() as folder:
-        _save(model, Path(folder), image_bytes=False)
-        network = openvino.Core().read_model(folder)
-        openvino.save_model(network, path, compress_to_fp16=False)
-
-
-def _written_file(
-    model: _Model,
-    kind: str,
-    path: Path,
-    open_runtime: Callable[[Path], runtimes.Runtime],
-    write: Callable[[Path], object],
-) -> Artifact:
-    with atomic_write(path) as temporary:
-        write(temporary)
-        artifact = _verified(model, kind, path, _size(temporary), open_runtime(temporary))
-        _copy_config(model.path, path.parent)
-        return artifact
-
-
-_WRITERS: dict[str, Callable[[_Model, Path], Artifact]] = {
-    "saved_model": _write_saved_model,
-    "onnx": _write_onnx,
-    "litert": _write_litert,
-    "litert int8": _write_litert_int8,
-    "openvino": _write_openvino,
-}
+def _published(form: Format, reference: Reference, folder: Path, out_dir: Path) -> Path:
+    if form is SAVED_MODEL:
+        copy_config(reference.path.parent, folder / form.file / "assets.extra")
+        return publish_version(folder / form.file, out_dir / form.file)
+    copy_config(reference.path.parent, out_dir)
+    publish_files(folder, out_dir, last=form.file)
+    return out_dir / form.file
 
 
 # Under another backend
 
 
 def _export_in_tensorflow(
-    keras_path: Path, out_dir: Path, formats: Sequence[str], quantize: str | None
+    keras_path: Path, out_dir: Path, formats: Sequence[str]
 ) -> list[Artifact]:
-    """Runs this room as a program; the last line that it prints is the artifacts or the error.
+    """Runs this module as a program; the last line that it prints is the artifacts or the error.
 
     Its stdin ends when this process does, even killed, and then so does it: what
     it published later would stand beside what a resumed run has exported.
     """
-    arguments = json.dumps([str(keras_path), str(out_dir), list(formats), quantize])
+    arguments = json.dumps([str(keras_path), str(out_dir), list(formats)])
     stdin, held_open = os.pipe()
     try:
         child = subprocess.run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.runtimes import Runtime
+from keras_digitnet.formats.runtime import Runtime
 
 # What the network sees of a picture: a canvas with this margin, whose sides are multiples of
 # the second number, so that its maps halve evenly.

@@ -8,34 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_digitnet import environment, runtimes, serving
+from keras_digitnet import environment, serving
 from keras_digitnet.artifacts import (
-    SERVABLE_NAME,
     RunFolder,
+    class_names,
+    config_dir,
     expanded,
     newest_version,
     preset_dir,
-    read_json,
 )
-from keras_digitnet.config import PRESETS
+from keras_digitnet.config import IMAGE_SHAPE, PRESETS
 from keras_digitnet.errors import DigitNetError, did_you_mean, first_line, without_credentials
 from keras_digitnet.finding import Named, Reader
+from keras_digitnet.formats import BY_SUFFIX, EXPORTED, SAVED_MODEL
+from keras_digitnet.formats.runtime import Runtime
 
-_OPEN = {
-    ".keras": runtimes.open_keras,
-    ".onnx": runtimes.open_onnx,
-    ".tflite": runtimes.open_litert,
-    ".xml": runtimes.open_openvino,
-}
 # A runtime that several threads start at once may wait for itself: OpenVINO does.
 _opening = threading.Lock()
 _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
-    f"in {', '.join(_OPEN)}, the folder of a SavedModel, or the address of a served model"
+    f"in {', '.join(BY_SUFFIX)}, the folder of a SavedModel, or the address of a served model"
 )
-# What a folder of exports may hold, in the order in which it is looked for: what runs with the
-# least to install and to wait for first, and what is not exactly the same last.
-_EXPORTS = ("model.onnx", SERVABLE_NAME, "model.tflite", "model.xml", "model_int8.tflite")
 # How far a row of probabilities may add up to something else than 1.
 _SUM_TOLERANCE = 1e-3
 
@@ -82,13 +75,13 @@ class Classifier(Named):
             images = np.asarray(images)
         except ValueError as error:
             raise DigitNetError(f"images: expected an array; received: {error}") from None
-        shaped = images.ndim in (3, 4) and images.shape[1:] in ((28, 28), (28, 28, 1))
+        shaped = images.shape[1:] in (IMAGE_SHAPE[:2], IMAGE_SHAPE)
         if not shaped or images.dtype != np.uint8:
             raise DigitNetError(
                 "images: expected uint8 of shape (N, 28, 28) or (N, 28, 28, 1); "
                 f"received: {images.dtype} {images.shape}."
             )
-        images = images.reshape(-1, 28, 28, 1)
+        images = images.reshape(-1, *IMAGE_SHAPE)
         labels = np.zeros(len(images), np.int64)
         probabilities = np.zeros((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), batch_size):
@@ -155,7 +148,7 @@ def average(models: Sequence[Classifier | Reader]) -> Classifier:
         return probabilities, probabilities.argmax(axis=1)
 
     name = f"ensemble of {len(members)}"
-    runtime = runtimes.Runtime(name, predict_batch, len(named.classes))
+    runtime = Runtime(name, predict_batch, len(named.classes))
     return Classifier(runtime, named.classes if named.named else None)
 
 
@@ -213,11 +206,11 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
     path = find_model(where, backend)
     if path is None:
         return _model(serving.open_server(str(where)), None)
-    open_it = runtimes.open_saved_model if path.is_dir() else _OPEN[path.suffix]
+    form = SAVED_MODEL if path.is_dir() else BY_SUFFIX[path.suffix]
     with _opening:
         if backend:
             environment.select_backend(backend)
-        return _model(open_it(path), config_dir(path))
+        return _model(form.open(path), config_dir(path))
 
 
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:
@@ -240,12 +233,7 @@ def find_model(where: str | Path, backend: str | None = None) -> Path | None:
     return path
 
 
-def config_dir(path: Path) -> Path:
-    """Where the `config.json` of a model lies: inside a SavedModel, else beside the file."""
-    return path / "assets.extra" if path.is_dir() else path.parent
-
-
-def _model(runtime: runtimes.Runtime, names_in: Path | None) -> Classifier | Reader:
+def _model(runtime: Runtime, names_in: Path | None) -> Classifier | Reader:
     """What the runtime runs, with the names that lie in a folder."""
     names = class_names(names_in, runtime.num_classes) if names_in else None
     return Reader(runtime, names) if runtime.is_reader else Classifier(runtime, names)
@@ -281,12 +269,12 @@ def _find(where: str | Path, in_keras: bool) -> Path:
             return run.model_path
         if version_dir := newest_version(path):
             return version_dir
-        for name in _EXPORTS:
-            if (path / name).is_file():
-                return path / name
-            if (path / name).is_dir() and (version_dir := newest_version(path / name)):
+        for exported in (path / form.file for form in EXPORTED):
+            if exported.is_file():
+                return exported
+            if exported.is_dir() and (version_dir := newest_version(exported)):
                 return version_dir
-    elif path.suffix in _OPEN:
+    elif path.suffix in BY_SUFFIX:
         return _existing(path)
     raise DigitNetError(
         f"model: expected {_EXPECTED}; received: {without_credentials(where)}, "
@@ -307,21 +295,3 @@ def _refuse_backend(where: str | Path, backend: str | None) -> None:
             f"backend: expected none for {without_credentials(where)}, which Keras does not run; "
             f"received: {backend}. Leave it out."
         )
-
-
-def class_names(folder: Path, count: int) -> tuple[str, ...] | None:
-    """The names in a folder's `config.json`; `None` where it has none.
-
-    Raises:
-        DigitNetError: They are not `count` names.
-    """
-    config_path = folder / "config.json"
-    config = read_json(config_path) if config_path.is_file() else {}
-    if not isinstance(config, dict) or "classes" not in config:
-        return None  # or somebody else's
-    names = config["classes"]
-    if not isinstance(names, list) or len(names) != count:
-        raise DigitNetError(
-            f"{config_path}: expected the {count} names of the model's classes; received: {names}."
-        )
-    return tuple(map(str, names))

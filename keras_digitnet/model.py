@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_digitnet.config import ModelConfig, ReaderConfig
+from keras_digitnet.config import IMAGE_SHAPE, ModelConfig, ReaderConfig
 from keras_digitnet.layers import (
     DepthwiseConv2D,
     RandomAffine,
@@ -16,7 +16,6 @@ from keras_digitnet.layers import (
     RandomZoom,
 )
 
-IMAGE_SHAPE = (28, 28, 1)
 DATA_FORMAT = "channels_last"
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_digitnet.artifacts import RunFolder, expanded, read_json
+from keras_digitnet.artifacts import RunFolder, config_dir, expanded, read_json
 from keras_digitnet.config import PRESETS, TrainConfig
 from keras_digitnet.errors import DigitNetError, first_line
 
@@ -198,7 +198,7 @@ def load_own_dataset(models: Sequence[str]) -> "Dataset":
 
 def _trained_on(model: str) -> tuple[TrainConfig, str] | None:
     """What names a model's images, and their fingerprint; none where nothing tells."""
-    from keras_digitnet.inference import config_dir, find_model
+    from keras_digitnet.inference import find_model
 
     path = find_model(model)
     if path is None or model in PRESETS:

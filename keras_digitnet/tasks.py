@@ -23,10 +23,9 @@ from keras_digitnet.detector import (
 )
 from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
 from keras_digitnet.finding import Reader
-from keras_digitnet.glyphs import GlyphSource
 from keras_digitnet.inference import Classifier, load, load_classifier
 from keras_digitnet.model import build_model, fold_temperature
-from keras_digitnet.pages import Composer
+from keras_digitnet.pages import Composer, GlyphSource
 from keras_digitnet.written_lines import read_lines
 
 Batch = tuple[np.ndarray, np.ndarray]

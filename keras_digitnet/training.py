@@ -33,9 +33,9 @@ from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
+from keras_digitnet.formats.keras_file import load_keras_model as load_trained
 from keras_digitnet.inference import find_keras_file
 from keras_digitnet.model import DTYPES, count_parameters, jit_compile, network_dtype
-from keras_digitnet.runtimes import load_keras_model as load_trained
 from keras_digitnet.tasks import Batch, task_of
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ import typer
 from speed_processes import Measurement, Worker, measured, once
 
 from keras_digitnet.cli_output import print_table
-from keras_digitnet.config import EXPORT_FORMATS
 from keras_digitnet.environment import BACKENDS
+from keras_digitnet.formats import EXPORT_FORMATS
 from keras_digitnet.plots import save_figure
 
 RESULTS_DIR = Path(__file__).parent / "results" / "speed"
@@ -258,7 +258,6 @@ def _format_rows(keras_path: Path, folder: Path, data: str) -> list[tuple[str, .
     from keras_digitnet.export import export_model
 
     artifacts = export_model(keras_path, folder, EXPORT_FORMATS)
-    artifacts += export_model(keras_path, folder, ["litert"], "int8")
     paths = [(keras_path, "Keras", keras_path.stat().st_size, "")]
     paths += [(each.path, each.format, each.size, f"{each.difference:.0e}") for each in artifacts]
     rows = []

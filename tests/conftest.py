@@ -15,8 +15,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_digitnet.artifacts import read_json, write_json
-from keras_digitnet.config import EXPORT_FORMATS, ModelConfig, TrainConfig
+from keras_digitnet.config import ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.formats import EXPORT_FORMATS
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,7 +123,6 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("exported")
     export_model(trained, folder, EXPORT_FORMATS)
-    export_model(trained, folder, ["litert"], "int8")
     return folder
 
 

@@ -88,7 +88,7 @@ def test_version_and_presets(command: Command) -> None:
         (["read", "a.png", "--min-confidence", "2"], "expected 0 to 1; received: 2.0"),
         (["export", "base", "--format", "tflite"], "received: tflite"),
         (["export", "base", "--format", "onx"], "received: onx. Did you mean onnx?"),
-        (["export", "base", "--format", "litert", "--quantize", "int4"], "int4 with litert"),
+        (["export", "base", "--quantize", "int8"], "received: int8. Export the format litert_int8"),
         (["runs", "nowhere"], "nowhere: expected a folder with runs; received: no such folder"),
         (["export", "nowhere.keras"], "nowhere.keras, which does not exist"),
     ],
@@ -411,7 +411,7 @@ def test_export_and_evaluate_what_was_exported(
 def test_the_readmes_export_in_eight_bits_can_be_scored(command: Command) -> None:
     """Where there is no MNIST, so that the second line is told of the bundled digits."""
     readme = (ROOT / "README.md").read_text()
-    exported = "keras-digitnet export nano --format litert --quantize int8"
+    exported = "keras-digitnet export nano --format litert_int8"
     scored = "keras-digitnet evaluate exports/nano/model_int8.tflite --data mnist"
     assert readme.index(f"    {exported}\n") < readme.index(f"    {scored}\n")
     answer = command(*exported.split()[1:])

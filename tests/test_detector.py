@@ -8,9 +8,9 @@ from keras import ops
 from keras_digitnet import detector, finding
 from keras_digitnet.config import PRESETS, ReaderConfig
 from keras_digitnet.finding import Character, Reader
+from keras_digitnet.formats.runtime import READER_OUTPUTS, Runtime
 from keras_digitnet.model import count_parameters
 from keras_digitnet.pages import Page
-from keras_digitnet.runtimes import READER_OUTPUTS, Runtime
 
 pytestmark = pytest.mark.backends
 

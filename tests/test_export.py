@@ -13,25 +13,19 @@ import numpy as np
 import pytest
 
 from keras_digitnet import export
-from keras_digitnet.config import EXPORT_FORMATS
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.export import export_model
+from keras_digitnet.formats import EXPORT_FORMATS, EXPORTED, openvino
+from keras_digitnet.formats.reference import Reference
 from keras_digitnet.inference import load
-
-FILES = {
-    "saved_model": "digitnet",
-    "onnx": "model.onnx",
-    "litert": "model.tflite",
-    "openvino": "model.xml",
-}
 
 
 @pytest.mark.backends
 def test_every_format_does_as_keras_does(trained: Path, exported: Path, digits: Dataset) -> None:
     images = digits.test.images
     expected = load(trained).predict(images)
-    for name in FILES.values():
+    for name in (form.file for form in EXPORTED if not form.rounded):
         classifier = load(exported / name)
         received = classifier.predict(images)
         assert classifier.classes == tuple("0123456789")
@@ -141,8 +135,7 @@ def test_without_the_serving_extra_there_is_no_warm_up(
         (["tflite"], None, "format: expected one of .*; received: tflite"),
         (["onx"], None, "received: onx. Did you mean onnx"),
         ([], None, "format: expected one of .*; received: none"),
-        (["onnx"], "int8", "quantize: expected int8, with the format litert alone"),
-        (["litert"], "int4", "quantize: expected int8, .*; received: int4 with litert"),
+        (["litert"], "int8", "received: int8. Export the format litert_int8"),
     ],
 )
 def test_what_cannot_be_written_is_one_message(
@@ -186,8 +179,9 @@ def judged(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> 
     split = Split(images, truth)
     dataset = Dataset("some", "some", tuple("0123456789"), split, split, split)
     answers = ((probabilities, probabilities.argmax(axis=1)),)
-    model = export._Model(Path("x.keras"), None, None, dataset, (), answers)
-    return export._disagreement(model, "litert int8", 0.5, labels)
+    reference = Reference(Path("x.keras"), None, None, dataset, (), answers)  # type: ignore[arg-type]
+    given = np.full((len(labels), 10), 0.5), labels
+    return reference.compared(EXPORTED[-1], [given])[2]
 
 
 def test_many_images_measure_what_int8_costs() -> None:
@@ -198,7 +192,7 @@ def test_many_images_measure_what_int8_costs() -> None:
     labels = np.where(np.arange(10_000) < 11, turned, truth)
     assert judged(np.eye(10)[truth], labels, truth) == (
         "expected int8 to cost at most 0.1% of 10,000 images; received: 11 more mistakes. "
-        "Export it without --quantize."
+        "Export it as litert, in float32."
     )
 
 
@@ -214,7 +208,7 @@ def test_few_images_judge_int8_where_the_keras_model_is_sure(surest: float) -> N
     assert judged(probabilities, np.where(np.arange(400) < 198, truth, turned), truth) == (
         "expected int8 to keep the label of at least 199 of the 200 images of some that the Keras "
         "model is sure of (400 images are too few to measure a cost of 0.1%); "
-        "received: 2 other labels. Export it without --quantize."
+        "received: 2 other labels. Export it as litert, in float32."
     )
 
 
@@ -230,7 +224,7 @@ def test_int8_that_is_badly_calibrated_is_not_left_behind(
 
     monkeypatch.setattr(export, "_open", without_ink)
     with pytest.raises(DigitNetError, match="int8 to keep the label of .* images of digits that"):
-        export_model(trained, tmp_path, ["litert"], "int8")
+        export_model(trained, tmp_path, ["litert_int8"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +252,7 @@ def test_the_names_are_there_before_the_first_file(
     def fail(*_: object) -> None:
         raise RuntimeError("no memory left")
 
-    monkeypatch.setitem(export._WRITERS, "openvino", fail)
+    monkeypatch.setattr(openvino, "write_model", fail)
     with pytest.raises(DigitNetError, match="openvino: expected a model .*received: no memory"):
         export_model(trained, tmp_path, ["onnx", "openvino"])
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.onnx"}

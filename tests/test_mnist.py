@@ -84,7 +84,7 @@ def test_a_shipped_preset_is_as_accurate_as_its_card_says(preset: str, mnist: Da
 
 
 def test_int8_costs_at_most_a_tenth_of_a_point(mnist: Dataset, tmp_path: Path) -> None:
-    export_model("nano", tmp_path, ["litert"], "int8")
+    export_model("nano", tmp_path, ["litert_int8"])
     labels = load(tmp_path / "model_int8.tflite").predict(mnist.test.images).labels
     metrics = read_json(ROOT / "saved_models" / "nano" / "metrics.json")
     assert (labels == mnist.test.labels).mean() >= metrics["test"]["accuracy"] - 0.001

@@ -38,8 +38,8 @@ from keras_digitnet.artifacts import (
 from keras_digitnet.cli import app
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.errors import DigitNetError
+from keras_digitnet.formats.keras_file import load_inference_model
 from keras_digitnet.inference import load
-from keras_digitnet.runtimes import load_inference_model
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_digitnet import export
 from keras_digitnet.errors import DigitNetError
+from keras_digitnet.export import export_model
+from keras_digitnet.formats import EXPORTED, onnx
+from keras_digitnet.formats.reference import Reference
 from keras_digitnet.inference import load
 from keras_digitnet.model import build_inference_model
 
@@ -23,24 +25,19 @@ def nano() -> keras.Model:
     return keras.saving.load_model(path, compile=False)
 
 
-def alone(inference: keras.Model) -> export._Model:
+def alone(inference: keras.Model) -> Reference:
     """What is exported, without anything to compare it with."""
-    return export._Model(Path("model.keras"), inference, None, None, (), ())  # type: ignore[arg-type]
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    return Reference(Path("model.keras"), inference, None, None, (images,), ())  # type: ignore[arg-type]
 
 
 def written(model: keras.Model, folder: Path) -> list[Path]:
     """The network in every form, written as `export_model` does, which would refuse it."""
-    import onnx
-
-    inference = build_inference_model(model)
-    paths = [folder / f"model{suffix}" for suffix in (".keras", ".onnx", ".tflite", ".xml")]
-    model.save(paths[0])
-    exported = alone(inference)
-    onnx.save_model(export._onnx(exported), paths[1])
-    paths[2].write_bytes(export._litert(exported))
-    export._save_openvino(exported, paths[3])
-    export._save(exported, folder / "1", image_bytes=True)
-    return [*paths, folder / "1"]
+    model.save(folder / "model.keras")
+    paths = [folder / form.file for form in EXPORTED if not form.rounded]
+    for form, path in zip(EXPORTED, paths, strict=False):
+        form.write(alone(build_inference_model(model)), path)
+    return [folder / "model.keras", *paths]
 
 
 def refused(where: Path, message: str) -> None:
@@ -68,7 +65,7 @@ def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) 
     for path in written(model, tmp_path):
         refused(path, "expected finite weights; received: NaN or infinity")
     with pytest.raises(DigitNetError, match="expected finite weights"):
-        export.export_model(tmp_path / "model.keras", tmp_path / "out")
+        export_model(tmp_path / "model.keras", tmp_path / "out")
 
 
 @pytest.mark.fresh
@@ -76,8 +73,8 @@ def test_scales_of_eight_bits(tmp_path: Path) -> None:
     """The integers of an int8 file are always numbers; what they are multiplied by may not be."""
     from ai_edge_litert.interpreter import Interpreter
 
-    (artifact,) = export.export_model(
-        ROOT / "saved_models" / "nano" / "model.keras", tmp_path, ["litert"], "int8"
+    (artifact,) = export_model(
+        ROOT / "saved_models" / "nano" / "model.keras", tmp_path, ["litert_int8"]
     )
     path = Path(artifact.path)
     details = Interpreter(str(path)).get_tensor_details()
@@ -103,8 +100,6 @@ def test_weights_of_a_keras_file(tmp_path: Path, value: float) -> None:
 
 def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
     """A network that gives logits where it promises probabilities."""
-    import onnx
-
     path = tmp_path / "logits.onnx"
-    onnx.save_model(export._onnx(alone(nano())), path)
+    onnx.write_model(alone(nano()), path)
     refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")

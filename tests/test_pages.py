@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_digitnet import glyphs, pages, strokes
 from keras_digitnet.data import Dataset
-from keras_digitnet.glyphs import SIDE, GlyphSource, _thinned
-from keras_digitnet.pages import Composer, Page
+from keras_digitnet.pages import Composer, Page, frame, glyphs, strokes
+from keras_digitnet.pages.glyphs import SIDE, GlyphSource, _thinned
+from keras_digitnet.pages.ink import Ink
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_boxes_lie_on_the_page_and_are_of_the_sizes_that_are_sought(composed: li
     assert (boxes[:, 2] <= 192).all() and (boxes[:, 3] <= 48).all()
     heights = boxes[:, 3] - boxes[:, 1]
     # Three quarters of a character may be all that is seen of it.
-    assert heights.min() >= 0.7 * pages.LOWEST and heights.max() <= pages.HIGHEST
+    assert heights.min() >= 0.7 * frame.LOWEST and heights.max() <= frame.HIGHEST
 
 
 def test_every_class_comes_and_some_pages_have_no_character(composed: list[Page]) -> None:
@@ -57,7 +57,7 @@ def test_a_box_just_holds_its_character(source: GlyphSource) -> None:
     random = np.random.default_rng(3)
     compose = Composer(source, (48, 192), 10)
     for label in range(10):
-        ink = pages._Ink(48, 192)
+        ink = Ink(48, 192)
         hand = replace(compose._hand(random, 0, 1), height=30, middle=24, left=60, slope=0, tone=1)
         compose._write(ink, hand.draw(random, label), hand, 60, 1.0, 0.0, random)
         left, top, right, bottom, written = ink.boxes[0]
@@ -85,15 +85,15 @@ def test_letters_are_clutter_only_where_none_is_a_class(
 def test_a_character_that_the_page_hides_is_not_asked_for(source: GlyphSource) -> None:
     random = np.random.default_rng(3)
     compose = Composer(source, (48, 192), 10)
-    ink = pages._Ink(48, 192)
+    ink = Ink(48, 192)
     hand = replace(compose._hand(random, 0, 1), height=30, middle=24, left=60, slope=0, tone=1)
     compose._write(ink, source.outline(random, 5), hand, 60, 1.0, 0.0, random)
     shown = np.round(255 * (1 - 0.5 * ink.layer)).astype(np.uint8)
     hidden = random.integers(0, 256, shown.shape, dtype=np.uint8)
     whole = (0, 0, 192, 48)
     for image in (shown, 255 - shown):
-        assert len(pages._seen(image, ink, whole).boxes) == 1
-    page = pages._seen(hidden, ink, whole)
+        assert len(frame.seen_page(image, ink, whole).boxes) == 1
+    page = frame.seen_page(hidden, ink, whole)
     assert (len(page.boxes), len(page.ignored)) == (0, 1)
 
 
@@ -135,6 +135,6 @@ def test_a_stroke_goes_through_its_points() -> None:
 @pytest.mark.parametrize("repeated", [True, False])
 def test_padding_keeps_the_picture_where_the_frame_says(repeated: bool) -> None:
     image = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    padded = pages.padded(image, (2, 1, 3, 4), repeated)
+    padded = frame.padded(image, (2, 1, 3, 4), repeated)
     assert padded.shape == (8, 13)
     assert np.array_equal(padded[2:7, 3:9], image)

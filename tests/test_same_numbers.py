@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from keras_digitnet.artifacts import preset_dir
-from keras_digitnet.config import CLASSIFIERS, EXPORT_FORMATS, TrainConfig
+from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.export import export_model
+from keras_digitnet.formats import EXPORT_FORMATS
+from keras_digitnet.formats.keras_file import load_inference_model
 from keras_digitnet.inference import load
-from keras_digitnet.runtimes import load_inference_model
 from keras_digitnet.training import train
 
 pytestmark = pytest.mark.backends

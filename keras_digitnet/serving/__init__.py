@@ -2,7 +2,7 @@
 
 import re
 
-from keras_digitnet.runtimes import Runtime
+from keras_digitnet.formats.runtime import Runtime
 from keras_digitnet.serving import open_inference, tf_serving
 from keras_digitnet.serving.transport import Server, require_server
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_digitnet.runtimes import Runtime, Signature, checked_outputs
+from keras_digitnet.formats.runtime import Runtime, Signature, checked_outputs
 from keras_digitnet.serving.transport import JSON_LENGTH, RefusedError, Server, exactly
 
 PATH = re.compile(r"/v2/models/[\w.-]+(/versions/[\w.-]+)?", re.ASCII)

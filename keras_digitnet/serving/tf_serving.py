@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_digitnet.runtimes import Runtime, Signature, checked_outputs
+from keras_digitnet.formats.runtime import Runtime, Signature, checked_outputs
 from keras_digitnet.serving.transport import Server, exactly
 
 PATH = re.compile(r"/v1/models/[\w.-]+(/(versions|labels)/[\w.-]+)?", re.ASCII)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_digitnet import strokes
+from keras_digitnet.pages import strokes
 
 # A field's side, and the usual height of a digit in it, in pixels of the field.
 SIDE = 56

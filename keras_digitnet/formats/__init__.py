@@ -1,0 +1,109 @@
+"""The forms in which a trained model is stored: one module writes and opens each.
+
+This table is all that the rest of the package knows of them. A module of a form has
+`open_model(path)`, which gives a `Runtime`, and, where the form is exported,
+`write_model(reference, path)`. To add a form, write such a module and give it a row.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_digitnet.artifacts import SERVABLE_NAME
+from keras_digitnet.errors import DigitNetError, did_you_mean
+
+if TYPE_CHECKING:
+    from keras_digitnet.formats.reference import Reference
+    from keras_digitnet.formats.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of a trained model.
+
+    Attributes:
+        name: What `export --format` calls it.
+        module: The module of this folder that writes and opens it.
+        file: Its name in a folder of exports.
+        needs: What writing and opening it takes beside TensorFlow, a module each, and the
+            extra that brings it.
+        any_size: Whether images may be of any size, as a reader's pages are.
+        rounded: Whether it gives other probabilities than Keras, as eight bits do.
+    """
+
+    name: str
+    module: str
+    file: str
+    needs: Mapping[str, str] = field(default_factory=dict)
+    any_size: bool = True
+    rounded: bool = False
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.file).suffix
+
+    def open(self, path: Path) -> "Runtime":
+        """Opens a file, or the folder of a SavedModel's version.
+
+        Raises:
+            DigitNetError: It is no classifier or reader, or what runs it is not installed.
+        """
+        module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
+        runtime: Runtime = module.open_model(path)
+        return runtime
+
+    def write(self, reference: "Reference", path: Path) -> None:
+        """Writes the reference's network to the path; its package may raise what it likes."""
+        module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
+        module.write_model(reference, path)
+
+
+KERAS = Format("keras", "keras_file", "model.keras")
+SAVED_MODEL = Format("saved_model", "saved_model", SERVABLE_NAME)
+_LITERT = {"ai_edge_litert.interpreter": "litert"}
+# Of a folder of exports the first that is there is opened: what runs with the least to install and
+# to wait for comes first, and what is not exactly the same last.
+EXPORTED = (
+    Format("onnx", "onnx", "model.onnx", {"onnx": "onnx", "tf2onnx": "onnx"}),
+    SAVED_MODEL,
+    Format("litert", "litert", "model.tflite", _LITERT, any_size=False),
+    Format("openvino", "openvino", "model.xml", {"openvino": "openvino"}),
+    Format(
+        "litert_int8",
+        "litert_int8",
+        "model_int8.tflite",
+        {"ai_edge_quantizer": "litert", **_LITERT},
+        any_size=False,
+        rounded=True,
+    ),
+)
+EXPORT_FORMATS = tuple(form.name for form in EXPORTED)
+# A file is opened by its suffix; a SavedModel is a folder.
+BY_SUFFIX = {form.suffix: form for form in (KERAS, *EXPORTED) if form.suffix}
+
+
+def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format]:
+    """The formats of these names; `all` alone is each that gives what Keras gives.
+
+    Raises:
+        DigitNetError: There is no such format, or there is something to quantize to, which
+            was an option of its own once.
+    """
+    if quantize is not None:
+        raise DigitNetError(
+            "quantize: expected none, since eight bits are a format of their own; "
+            f"received: {quantize}. Export the format litert_int8."
+        )
+    if list(names) == ["all"]:
+        return [form for form in EXPORTED if not form.rounded]
+    by_name = {form.name: form for form in EXPORTED}
+    unknown = [name for name in names if name not in by_name]
+    if unknown or not names:
+        raise DigitNetError(
+            f"format: expected one of {', '.join(EXPORT_FORMATS)}; "
+            f"received: {', '.join(unknown) or 'none'}."
+            + "".join(did_you_mean(name, EXPORT_FORMATS) for name in unknown[:1])
+        )
+    return [by_name[name] for name in names]

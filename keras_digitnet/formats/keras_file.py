@@ -1,0 +1,194 @@
+"""`.keras` files: opened on any backend, once it is sure that nothing in them runs."""
+
+import io
+import json
+import math
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_digitnet.artifacts import MOST_UNPACKED
+from keras_digitnet.environment import select_backend
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.formats.runtime import (
+    IMAGES,
+    PAGES,
+    READER_OUTPUTS,
+    Compute,
+    Runtime,
+    in_turns,
+    loading,
+    require_finite,
+    require_process,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+
+def open_model(path: Path) -> Runtime:
+    """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
+    require_process(path)
+    inference = load_inference_model(path)
+    if isinstance(inference.output, dict):
+        num_classes = inference.output["probabilities"].shape[-1]
+        pages = _in_keras(path, _page_reader(inference))
+        return Runtime(str(path), pages, num_classes, READER_OUTPUTS)
+
+    def compute(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities = np.asarray(inference.predict_on_batch(images))
+        return probabilities, probabilities.argmax(axis=1)
+
+    return Runtime(str(path), _in_keras(path, compute), inference.output_shape[1])
+
+
+def _in_keras(path: Path, compute: Compute) -> Compute:
+    """A Keras model's trainer keeps state between calls: one thread at a time, in this process."""
+    one_by_one = in_turns(compute)
+
+    def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        require_process(path)
+        return one_by_one(images)
+
+    return predict_batch
+
+
+def _page_reader(inference: "keras.Model") -> Compute:
+    """Computes pages of any size; on JAX in some fixed ones, since it compiles each shape anew.
+
+    There what is more goes on below and at the right as the page's margin ends.
+    """
+    import keras
+
+    in_few_shapes = keras.backend.backend() == "jax"
+
+    def predict_batch(pages: np.ndarray) -> tuple[np.ndarray, ...]:
+        height, width = pages.shape[1:3]
+        if in_few_shapes:
+            more = [(0, _fixed_side(side) - side) for side in (height, width)]
+            pages = np.pad(pages, ((0, 0), *more, (0, 0)), mode="edge")
+        found = inference.predict_on_batch(pages)
+        cells = np.s_[:, : -(-height // 4), : -(-width // 4)]
+        return tuple(np.asarray(found[name])[cells] for name in READER_OUTPUTS)
+
+    return predict_batch
+
+
+def _fixed_side(side: int) -> int:
+    """The next of 64, 96, 128, 192, 256, 384 and so on."""
+    power = 1 << max(side - 1, 63).bit_length()
+    return next(fixed for fixed in (power * 3 // 4, power) if fixed >= side)
+
+
+def load_inference_model(path: Path) -> "keras.Model":
+    """The network in a `.keras` file as it is deployed, compiled, in float32.
+
+    A classifier gives probabilities, a reader what `build_detection_model` says.
+
+    Nothing in the file is executed: no Lambda layers, no classes but Keras's
+    and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
+    unpacked, and no network whose weights take more is built.
+
+    Raises:
+        DigitNetError: It is no such file.
+    """
+    model = load_keras_model(path)
+    from keras_digitnet.detector import build_detection_model
+    from keras_digitnet.model import build_inference_model, jit_compile
+
+    for layer in model.layers:
+        if layer.dtype_policy.name.startswith("mixed_"):  # whose weights are float32
+            layer.dtype_policy = "float32"
+    with loading(path, "a model that kd.build_model has built"):
+        build = build_detection_model if _is_detector(model) else build_inference_model
+        inference = build(model)
+    inference.compile(jit_compile=jit_compile())
+    return inference
+
+
+def load_keras_model(path: Path) -> "keras.Model":
+    """The network in a `.keras` file as it is stored: to logits, or to cells."""
+    if "keras" not in sys.modules:
+        select_backend()
+    import keras
+
+    import keras_digitnet.layers  # noqa: F401  (names our layers for Keras)
+
+    with loading(path, "a .keras model that Keras can load"):
+        _inspect_archive(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    inputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    outputs = [(tensor.dtype, tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
+    single = [("float32", (None, *shape[1:])) for _, shape in outputs if len(shape) == 2]
+    cells = [("float32", (None, None, None, max(shape[-1] or 0, 7))) for _, shape in outputs]
+    if len(outputs) != 1 or (inputs, outputs) not in (([IMAGES], single), ([PAGES], cells)):
+        raise DigitNetError(
+            f"{path}: expected a model from (N, 28, 28, 1) uint8 images to (N, C) float32 logits, "
+            "or a reader from (N, H, W, 1) uint8 images to (N, H/4, W/4, 5 + C) float32 cells; "
+            f"received: one from {inputs} to {outputs}."
+        )
+    require_finite(path, map(keras.ops.convert_to_numpy, model.weights))
+    return model
+
+
+def _is_detector(model: "keras.Model") -> bool:
+    return len(model.outputs[0].shape) == 4
+
+
+def _inspect_archive(path: Path) -> None:
+    """Raises ValueError for what must not even be unpacked or built."""
+    import h5py
+
+    unpacked = "an archive that unpacks to"
+    with zipfile.ZipFile(path) as archive:
+        _refuse_size(unpacked, sum(member.file_size for member in archive.infolist()))
+        # `[[],[],` ...: what is read takes up to 20 times the memory of the text.
+        _refuse_size("a config that may fill", 20 * archive.getinfo("config.json").file_size)
+        config = json.loads(archive.read("config.json"))
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    sizes: list[int] = []  # compressed arrays can grow once more
+    with h5py.File(weights) as file:
+        file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    _refuse_size(unpacked, sum(sizes))
+    _refuse_foreign_code(config)
+    with ThreadPoolExecutor(1) as thread:
+        _refuse_size("a network with weights of", thread.submit(_size_of_weights, config).result())
+
+
+def _size_of_weights(config: Any) -> int:
+    """What the weights of the network would take; none is made.
+
+    Keras notes for the thread what it has yet to make: call it in one that ends.
+    """
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(config | {"compile_config": None})
+    return sum(4 * math.prod(weight.shape) for weight in getattr(model, "weights", ()))
+
+
+def _refuse_size(what: str, size: int) -> None:
+    if size > MOST_UNPACKED:
+        raise ValueError(f"{what} {size:,} bytes; at most {MOST_UNPACKED:,} are allowed")
+
+
+def _refuse_foreign_code(config: Any) -> None:
+    """Keras refuses it too, but does not always say what it was."""
+    import keras
+
+    if isinstance(config, list):
+        for item in config:
+            _refuse_foreign_code(item)
+    elif isinstance(config, dict):
+        name, module = str(config.get("class_name")), str(config.get("module") or "keras")
+        ours = keras.saving.get_registered_object(str(config.get("registered_name")))
+        if name == "Lambda":
+            raise ValueError("a Lambda layer, which holds code")
+        if ours is None and module.partition(".")[0] not in ("keras", "builtins"):
+            raise ValueError(f"the class {module}.{name}, which is neither Keras's nor ours")
+        for item in config.values():
+            _refuse_foreign_code(item)

@@ -1,0 +1,210 @@
+"""Composes pages: lines of characters and clutter, ink, paper and camera."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from keras_digitnet.pages.chance import chosen, log_uniform
+from keras_digitnet.pages.frame import LARGE, Page, around, framed
+from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
+from keras_digitnet.pages.ink import Hand, Ink, rub
+from keras_digitnet.pages.paper import paper_under, photographed
+from keras_digitnet.pages.strokes import smooth
+
+
+class Composer:
+    """Composes pages of one shape.
+
+    Args:
+        source: What draws the characters.
+        shape: Rows and columns of a page, in pixels.
+        num_classes: Labels are drawn evenly below it.
+    """
+
+    def __init__(self, source: GlyphSource, shape: tuple[int, int], num_classes: int) -> None:
+        self._source = source
+        self._height, self._width = shape
+        self._classes = num_classes
+
+    def compose(self, random: np.random.Generator) -> Page:
+        """One page."""
+        ink = Ink(self._height, self._width)
+        kind = random.random()
+        empty = kind < 0.2  # of characters that are sought
+        if kind < 0.05:
+            self._write_large(ink, random)
+        lines = 0 if kind < 0.1 else chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
+        for line in range(lines):
+            hand = self._hand(random, line, lines)
+            self._write_line(ink, hand, random, words=empty or random.random() < 0.06)
+        if random.random() < (0.5 if empty else 0.25):
+            self._scatter(ink, random)
+        if random.random() < (0.5 if empty else 0.08):
+            self._scribble(ink, random)
+        if random.random() < 0.25:
+            rub(ink.layer, random)
+        cell = None
+        if random.random() < 0.4:
+            cell = around(ink, self._height, self._width, random)
+        image = paper_under(self._height, self._width, ink, cell, random)
+        image = photographed(image, random)
+        return framed(image, ink, cell, random)
+
+    def _hand(self, random: np.random.Generator, line: int, lines: int) -> Hand:
+        room = self._height / lines
+        low, high = (12, 0.86 * room) if lines == 1 else (11.5, min(1.15 * room, 22))
+        height = log_uniform(random, low, high)
+        if random.random() < 0.03:
+            height = random.uniform(4, 8)
+        spare = max(room - height, 0) / 2 + 0.1 * height
+        long = random.random() < 0.8
+        return Hand(
+            draw=chosen(
+                random,
+                (self._source.outline, self._source.path, self._source.styled, self._any),
+                (0.28, 0.26, 0.21, 0.25),
+            ),
+            height=height,
+            left=random.uniform(-8, 40) if long else random.uniform(-8, 0.85 * self._width),
+            middle=room * (line + 0.5) + random.uniform(-spare, spare),
+            slope=random.normal(0, 0.03),
+            shear=0.0
+            if random.random() < 0.2
+            else float(np.clip(random.normal(0.1, 0.23), -0.5, 0.75)),
+            stretch=float(np.clip(random.lognormal(0.03, 0.17), 0.65, 1.6)),
+            pen=log_uniform(random, 0.026, 0.1),
+            fat=random.uniform(-0.3, 0.5),
+            soft=random.uniform(0.7, 1.6),
+            tone=random.uniform(0.5, 1) if random.random() < 0.3 else random.uniform(0.75, 1),
+            gap=chosen(
+                random,
+                (random.uniform(-0.12, 0.06), random.uniform(0.04, 0.35), random.uniform(0.3, 1.1)),
+                (0.3, 0.55, 0.15),
+            ),
+            uneven=0.18 if random.random() < 0.3 else 0.07,
+            sizes=0.2 if random.random() < 0.3 else 0.06,
+            marked=0.22 if random.random() < 0.45 else 0.03,
+            opened=random.random() < 0.12,
+            closed=random.random() < 0.4,
+            count=chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.25, 0.7)),
+            bend=log_uniform(random, 0.25, 1.2),
+        )
+
+    def _any(self, random: np.random.Generator, label: int) -> Glyph:
+        source = self._source
+        draw = (source.outline, source.path, source.styled)[random.integers(3)]
+        return draw(random, label)
+
+    def _write_line(self, ink: Ink, hand: Hand, random: np.random.Generator, words: bool) -> None:
+        at, label, before = hand.left, 0, None
+        small = random.random() < 0.12  # some labels stay low beside the others, as 0 beside 7
+        low = random.random(self._classes) < 0.25
+        fresh = random.random() >= 0.2  # else a label often comes twice
+        joined = random.random() < 0.1
+        for place in range(hand.count):
+            if at > self._width + 4:
+                break
+            if place == 0 or fresh or random.random() < 0.6:
+                label = int(random.integers(self._classes))
+            if words:
+                glyph = self._source.letter(random)
+            elif hand.marks(place):
+                glyph = self._source.mark(random)
+            elif random.random() < hand.marked:
+                glyph = self._source.clutter(random)
+            else:
+                glyph = hand.draw(random, label)
+            size = float(np.clip(random.lognormal(0, hand.sizes), 0.55, 1.4))
+            shift = random.normal(0, 0.05)
+            if glyph.label >= 0 and small and low[label]:
+                size *= random.uniform(0.4, 0.8)
+                shift += random.uniform(-0.5, 0.5) * (1 - size)
+            if glyph.label < 0 and glyph.height < 0.35 * HIGH:  # a dot or dash: at any height
+                shift += random.uniform(-0.5, 0.55)
+            box = self._write(ink, glyph, hand, at, size, shift, random)
+            if joined and before is not None and random.random() < 0.7:
+                ink.join(before, box, hand, random)
+            before = box
+            gap = hand.gap + random.normal(0, hand.uneven)
+            if random.random() < 0.05:
+                gap += random.uniform(0.3, 1.5)
+            width = box[2] - box[0]
+            at += width + max(gap * hand.height, -0.25 * width)
+
+    def _write(
+        self,
+        ink: Ink,
+        glyph: Glyph,
+        hand: Hand,
+        at: float,
+        size: float,
+        shift: float,
+        random: np.random.Generator,
+    ) -> tuple[float, float, float, float]:
+        """Draws a glyph whose left side is at `at`; returns its box."""
+        own = glyph.height if glyph.label >= 0 else HIGH
+        # What is low in the data set, as a dash-like 1, stays low.
+        tall = size * hand.height / max(own, 0.6 * HIGH)
+        wide = tall * hand.stretch * random.lognormal(0, 0.08)
+        width = glyph.width * wide
+        column = at + width / 2
+        row = hand.middle + shift * hand.height + (column - self._width / 2) * hand.slope
+        angle = random.normal(0, 0.06)
+        pen = hand.pen * hand.height * (1.0 if glyph.label >= 0 else random.uniform(1, 1.6))
+        return ink.draw(
+            glyph,
+            (column, row),
+            (wide, tall),
+            hand,
+            pen,
+            angle,
+            hand.tone * random.uniform(0.85, 1),
+            random,
+        )
+
+    def _write_large(self, ink: Ink, random: np.random.Generator) -> None:
+        """A character or letter too large for the page; another scale is where it is read."""
+        height = random.uniform(LARGE, 4 * self._height)
+        hand = replace(
+            self._hand(random, 0, 1),
+            height=height,
+            middle=random.uniform(-0.2, 1.2) * self._height,
+            left=random.uniform(-0.5 * height, self._width),
+            pen=random.uniform(0.03, 0.09),
+        )
+        if random.random() < 0.4:
+            glyph = self._source.letter(random)
+        else:
+            glyph = hand.draw(random, int(random.integers(self._classes)))
+        self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
+
+    def _scatter(self, ink: Ink, random: np.random.Generator) -> None:
+        """Letters and marks anywhere but on characters: faint print, words, scribbles."""
+        for _ in range(random.integers(1, 7)):
+            height = log_uniform(random, 6, self._height)
+            hand = replace(
+                self._hand(random, 0, 1),
+                height=height,
+                middle=random.uniform(0, self._height),
+                left=random.uniform(-10, self._width),
+                tone=random.uniform(0.06, 0.3) if random.random() < 0.5 else random.uniform(0.4, 1),
+            )
+            glyph = self._source.clutter(random)
+            reach = (
+                hand.left - 2,
+                hand.middle - height,
+                hand.left + 1.5 * height,
+                hand.middle + height,
+            )
+            if hand.tone < 0.3 or not ink.meets(reach):
+                self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
+
+    def _scribble(self, ink: Ink, random: np.random.Generator) -> None:
+        """A pen that goes to and fro, in corners or in curves, but not over characters."""
+        side = log_uniform(random, 10, 3 * self._height)
+        middle = np.array([random.uniform(0, self._width), random.uniform(0, self._height)])
+        if ink.meets((*(middle - side / 2), *(middle + side / 2))):
+            return
+        points = middle + random.uniform(-0.5, 0.5, (int(random.integers(4, 20)), 2)) * side
+        path = smooth(points) if random.random() < 0.5 else points
+        ink.stroke(path, int(random.integers(1, 5)), random.uniform(0.4, 1))

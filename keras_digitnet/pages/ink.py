@@ -1,0 +1,191 @@
+"""Ink: glyphs and strokes that a hand writes on a page."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_digitnet.pages.chance import noise
+from keras_digitnet.pages.glyphs import FAR, SIDE, Glyph
+
+Sides = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How the characters of one line are written; lengths in heights of the line.
+
+    Attributes:
+        draw: A method of the source: how each is drawn.
+        height: Of a usual character, in pixels.
+        left: Where the line starts, in pixels.
+        middle: Its height on the page there, in pixels.
+        slope: Rows a column.
+        shear: Columns a row.
+        stretch: Of the width.
+        pen: Half of the stroke's width, for paths.
+        fat: What an outline gains on each side, in its half widths.
+        soft: Width of a stroke's rim, in pixels.
+        tone: Darkness of the ink, from 0 to 1.
+        gap: Between two characters.
+        uneven: Standard deviation of gaps.
+        sizes: Standard deviation of the heights, as their logarithm.
+        marked: Chance that a place holds clutter.
+        opened: Whether a mark comes first.
+        closed: Whether a mark comes last.
+        count: Characters at most.
+        bend: How far points of a glyph are moved, standard deviation in pixels
+            of its field; neighbouring points together.
+    """
+
+    draw: Callable[[np.random.Generator, int], Glyph]
+    height: float
+    left: float
+    middle: float
+    slope: float
+    shear: float
+    stretch: float
+    pen: float
+    fat: float
+    soft: float
+    tone: float
+    gap: float
+    uneven: float
+    sizes: float
+    marked: float
+    opened: bool
+    closed: bool
+    count: int
+    bend: float
+
+    def marks(self, place: int) -> bool:
+        """Whether a mark stands there, as the signs about an amount do."""
+        if place == 0:
+            return self.opened
+        return self.closed and place == self.count - 1
+
+
+class Ink:
+    """The ink on a page, and the boxes of what was drawn with it.
+
+    Attributes:
+        layer: `(H, W)` float32, from 0, no ink, to 1.
+        boxes: Left, top, right, bottom and label of each character.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.layer = np.zeros((height, width), np.float32)
+        self.boxes: list[tuple[float, float, float, float, int]] = []
+
+    def draw(
+        self,
+        glyph: Glyph,
+        centre: tuple[float, float],
+        scale: tuple[float, float],
+        hand: Hand,
+        pen: float,
+        angle: float,
+        tone: float,
+        random: np.random.Generator,
+    ) -> tuple[float, float, float, float]:
+        """Draws a glyph; returns its box, also where that lies beyond the page."""
+        import cv2
+
+        column, row = centre
+        wide, tall = scale
+        slant = np.array([[1, -hand.shear], [0, 1]])
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        forward = turn @ slant @ np.diag([wide, tall])
+        reach = np.abs(forward) @ [glyph.width / 2 + 3, glyph.height / 2 + 3] + pen + 2
+        left, top = math.floor(column - reach[0]), math.floor(row - reach[1])
+        right, bottom = math.ceil(column + reach[0]) + 1, math.ceil(row + reach[1]) + 1
+        size = (min(right - left, 512), min(bottom - top, 512))
+        (a, b), (c, d) = forward
+        back = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+        offset = np.array([SIDE / 2 - 0.5, SIDE / 2 - 0.5]) - back @ [column - left, row - top]
+        field = cv2.warpAffine(
+            _bent(glyph.field, hand.bend, random),
+            np.column_stack([back, offset]),
+            size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=FAR,
+        )
+        pixel = math.sqrt(wide * tall)
+        half = max(pen, 0.5) if glyph.is_path else hand.fat * pixel * 1.5
+        if not glyph.is_path:  # thin strokes must not vanish
+            half = max(half, 0.45 + pixel * float(glyph.field.min()))
+        drawn = np.clip((half - field * pixel) / hand.soft + 0.5, 0, 1)
+        box = _box_of(drawn > 0.35, left, top) or (column, row, column, row)
+        self._add(drawn * tone, left, top)
+        if glyph.label >= 0:
+            self.boxes.append((*box, glyph.label))
+        return box
+
+    def join(
+        self,
+        before: tuple[float, float, float, float],
+        after: tuple[float, float, float, float],
+        hand: Hand,
+        random: np.random.Generator,
+    ) -> None:
+        """A stroke from one character to the next."""
+        start = (before[2] - 1, random.uniform(before[1], before[3]))
+        end = (after[0] + 1, random.uniform(after[1], after[3]))
+        self.stroke(np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.tone)
+
+    def stroke(self, path: np.ndarray, thickness: int, tone: float) -> None:
+        """A line through the points `(P, 2)`, columns and rows."""
+        import cv2
+
+        stroke = np.zeros_like(self.layer, dtype=np.uint8)
+        points = np.round(16 * path).astype(np.int32)
+        cv2.polylines(stroke, [points], False, 255, thickness, cv2.LINE_AA, 4)
+        np.maximum(self.layer, stroke * np.float32(tone / 255), out=self.layer)
+
+    def meets(self, box: tuple[float, float, float, float]) -> bool:
+        """Whether a character lies in the box."""
+        return any(
+            left < box[2] and right > box[0] and top < box[3] and bottom > box[1]
+            for left, top, right, bottom, _ in self.boxes
+        )
+
+    def _add(self, drawn: np.ndarray, left: int, top: int) -> None:
+        height, width = self.layer.shape
+        rows = slice(max(top, 0), min(top + drawn.shape[0], height))
+        columns = slice(max(left, 0), min(left + drawn.shape[1], width))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            part = self.layer[rows, columns]
+            cut = drawn[
+                rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
+            np.maximum(part, cut, out=part)
+
+
+def _bent(field: np.ndarray, amount: float, random: np.random.Generator) -> np.ndarray:
+    """A glyph's field as if it had been drawn on rubber that was stretched unevenly."""
+    import cv2
+
+    coarse = random.standard_normal((5, 5, 2), np.float32) * np.float32(amount)
+    away = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) + _AT
+    return cv2.remap(field, away, None, cv2.INTER_LINEAR, borderValue=FAR)
+
+
+def _box_of(mask: np.ndarray, left: int, top: int) -> tuple[float, float, float, float] | None:
+    import cv2
+
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if not width:
+        return None
+    return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+
+
+# Where each pixel of a field is: columns and rows.
+_AT = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).astype(np.float32)
+
+
+def rub(layer: np.ndarray, random: np.random.Generator) -> None:
+    """Pencil and dry pens: the ink is broken by the paper's grain."""
+    grain = noise(layer.shape, 2, random)
+    layer *= 1 - random.uniform(0.2, 1.1) * np.clip(0.8 * grain - random.uniform(0.2, 1.2), 0, 1)
