@@ -29,9 +29,10 @@ BEFORE = (
     "--epochs 40",
     "--epochs 8 --learning-rate 0.001 --start RUN",
     "--epochs 48 --learning-rate 0.0015 --start RUN  # stopped in its 8th epoch",
+    "--epochs 32 --learning-rate 0.0015 --start RUN",
 )
 EARLIER = (
-    "Four trainings, each from the best model of the one before, on pages that were\n"
+    "Five trainings, each from the best model of the one before, on pages that were\n"
     "improved in between, so that no single command makes these weights. The last: "
 )
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
