@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, users_environment
 from PIL import Image
 
 from keras_digitnet import __version__
@@ -338,7 +338,9 @@ def test_each_picture_of_a_folder_is_named(
 def test_a_picture_comes_on_standard_input(digits: Dataset, tmp_path: Path) -> None:
     def piped(content: bytes, *arguments: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "keras_digitnet", *arguments]
-        child = subprocess.run(command, cwd=tmp_path, input=content, capture_output=True)
+        child = subprocess.run(
+            command, cwd=tmp_path, env=users_environment(), input=content, capture_output=True
+        )
         return child.returncode, child.stdout.decode(), child.stderr.decode()
 
     Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "digit.png")

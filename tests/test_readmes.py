@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, users_environment
 
 READMES = sorted(
     path.relative_to(ROOT)
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(command: list[str], folder: Path) -> str:
-    environment = os.environ | {
+    environment = users_environment() | {
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
