@@ -351,7 +351,7 @@ def test_a_picture_comes_on_standard_input(digits: Dataset, tmp_path: Path) -> N
     both = json.loads(piped(content, "predict", "digit.png", "-", "--json")[1])
     assert [row["file"] for row in both] == ["digit.png", "-"]
     assert both[0]["confidence"] == both[1]["confidence"]
-    for wrong, received in ((b"", "nothing."), (b"GIF8, not", "a file that is none of")):
+    for wrong, received in ((b"", "no data."), (b"GIF8, not", "a file that is none of")):
         code, shown, error = piped(wrong, "predict", "-")
         assert (code, shown) == (2, "")
         assert error.startswith(f"Error: -: expected an image; received: {received}")

@@ -133,7 +133,7 @@ class Stream:
 
 
 class Upload:
-    """What has to be waited for, as FastAPI's."""
+    """An asynchronous file, like FastAPI's."""
 
     async def read(self, size: int = -1) -> bytes:
         return seven()
@@ -194,13 +194,16 @@ def test_open_files_are_read_more_than_once(tmp_path: Path) -> None:
         ({"composite": None}, "received: an object of type dict; give"),
         (3, "received: an object of type int; give"),
         ([[0]], "received: an object of type list; give"),
-        (Upload(), "an object of type Upload that has to be waited for; give what `await file"),
-        (io.StringIO("text"), "a file that gives str where bytes are expected; open it with mode"),
-        (io.BytesIO(), "received: nothing: an empty file"),
+        (
+            Upload(),
+            "an object of type Upload, which is asynchronous; give the result",
+        ),
+        (io.StringIO("text"), "a file that returns str, not bytes; open it with mode"),
+        (io.BytesIO(), "received: an empty file"),
         ("data:image/png;base64,!!!!" + "A" * 9000, "data URL: expected an image; received: "),
         ("data:text/plain,hello", "data URL: expected an image; received: a file that is none"),
         ("iVBORw0KGgo" * 900, "'iVBORw0KGgo.*'...: expected an image; received: no such file"),
-        ("https://example.com/7.png", "received: an address; fetch it first"),
+        ("https://example.com/7.png", "received: a URL; download it first"),
         (b"%PDF-1.7", "none of PNG, .*, but PDF; save it as PNG or JPEG"),
         (b"\0\0\0\x18ftypheic", "but HEIC; save it as PNG or JPEG"),
     ],
@@ -254,7 +257,7 @@ def jpeg_of_scans(side: int, count: int) -> bytes:
 
 def test_a_jpeg_of_too_many_scans_is_not_decoded() -> None:
     """libjpeg would be busy with a few megabytes for minutes."""
-    with pytest.raises(DigitNetError, match="a JPEG that goes over its pixels 1,000 times"):
+    with pytest.raises(DigitNetError, match="a JPEG of 1,000 scans"):
         read_grey(jpeg_of_scans(2000, 1000))
     assert read_grey(jpeg_of_scans(2000, 20)).shape == (2000, 2000)
     assert read_grey(jpeg_of_scans(64, 1000)).shape == (64, 64)
@@ -299,7 +302,7 @@ def test_what_is_no_picture_is_one_message(tmp_path: Path, content: bytes) -> No
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(DigitNetError, match="received: something that is no file"):
+    with pytest.raises(DigitNetError, match="received: not a regular file"):
         read_image(tmp_path / "x.png")
 
 

@@ -331,7 +331,7 @@ def test_a_full_disk_is_one_message_and_costs_nothing_that_is_there(
     child = start(run_commands, messages, 20_000, ["train", "--resume", str(run_dir)])
     assert errors_of(child, messages, code=2) == [
         f"Error: {run_dir}/checkpoints/epoch-0002.keras: expected to write it; received: "
-        "File too large. Make room there, or name another folder. "
+        "File too large. Free some space there, or name another folder. "
         f"Go on with: keras-digitnet train --resume {run_dir}"
     ]
     require_whole_files(run_dir.parent)
