@@ -78,7 +78,7 @@ def test_pictures_are_what_predict_makes_of_them(
     assert len(shown) > 5
     assert np.median(dataset.test.images) == 0
     assert messages(caplog) == [
-        f"{tmp_path}: 10 of 50 pictures were brought into MNIST's form, as predict does it; "
+        f"{tmp_path}: 10 of 50 pictures were brought into MNIST's form, as predict does; "
         "10 were dark on light and are inverted."
     ]
     again = load_dataset(str(tmp_path), validation_size=0.3)
@@ -95,7 +95,7 @@ def test_class_folders_of_another_size_are_resized_and_said_once(
     assert dataset.train.images.shape[1:] == (28, 28, 1)
     assert len(dataset.test) == 8  # a fifth, as no test/ is there
     assert messages(caplog) == [
-        f"{tmp_path}: 40 of 40 pictures were brought into MNIST's form, as predict does it."
+        f"{tmp_path}: 40 of 40 pictures were brought into MNIST's form, as predict does."
     ]
 
 
@@ -109,7 +109,7 @@ def test_pictures_without_ink_stay_in_their_class_and_are_counted(
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert (dataset.train.images == 200).all()
     (message,) = messages(caplog)
-    assert f"20 pictures show no ink and stay as they are; the first is {tmp_path}/a/0" in message
+    assert f"20 pictures show no ink and are only resized; the first is {tmp_path}/a/0" in message
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_what_is_not_read_is_counted(
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 60
     assert messages(caplog) == [
-        f"{tmp_path}: 3 files in class folders are not read: 1 .txt, 1 .heic, 1 .jpg; "
+        f"{tmp_path}: skipped 3 files in class folders: 1 .txt, 1 .heic, 1 .jpg; "
         f"the first is {paths[2].parent / 'notes.txt'}.",
-        f"{tmp_path}: not read, since it is in no class folder: train/loose.png, unsorted.",
+        f"{tmp_path}: skipped, since not in a class folder: train/loose.png, unsorted.",
     ]
 
 

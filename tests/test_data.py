@@ -106,7 +106,7 @@ def test_emnist_letters_without_their_mapping_keep_their_numbers(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda images: 255 - images, ["dark on light, as 200 of 200 images show"]),
+        (lambda images: 255 - images, ["dark on light in 200 of 200 sampled images"]),
         (lambda images: images // 128, ["values from 0 to 1; scaled"]),
         (lambda images: 1 - images // 128, ["values from 0 to 1; scaled", "dark on light"]),
         (lambda images: images // 15, ["values from 0 to 17; scaled"]),
@@ -253,7 +253,7 @@ def test_mnist_is_downloaded_once_and_checked(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_npz(published / "mnist.npz")
-    with pytest.raises(DigitNetError, match="sha256 .* is right"):
+    with pytest.raises(DigitNetError, match="sha256 [0-9a-f]+, not "):
         load_dataset("mnist")
     assert not list(published.parent.glob("keras/**/*.npz"))  # what is wrong is not kept
     right = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -363,7 +363,7 @@ NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "pickled objects": ({"x_train": np.array([{}], object)}, "expected a .npz file"),
     "a class of one image": (
         {"y_train": np.array([1] + [0] * 199), "y_test": np.zeros(50, np.uint8)},
-        "too few images to hold back",
+        "too few images to hold out",
     ),
 }
 
@@ -390,7 +390,7 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(DigitNetError, match=r"received: no zip archive"):
+    with pytest.raises(DigitNetError, match=r"received: not a zip archive"):
         load_dataset(str(path))
 
 
@@ -408,7 +408,7 @@ IDX_MISTAKES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "expected an IDX file .* received: magic none"),
     "of labels": (idx(IMAGES[:, 0, 0]), "received: magic 00000801"),
     "of another type": (b"\0\0\x0d\x03" + bytes(12), "received: magic 00000d03"),
-    "without its sizes": (idx(IMAGES)[:9], "the IDX header is cut short"),
+    "without its sizes": (idx(IMAGES)[:9], "the IDX header is truncated"),
     "cut": (idx(IMAGES)[:-1], r"expected 15680 bytes for shape \(20, 28, 28\); received: 15679"),
     "too long": (idx(IMAGES) + b"x", "received: more"),
     "lying about its size": (

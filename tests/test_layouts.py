@@ -185,7 +185,7 @@ def test_kaggles_test_images_have_no_labels(
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert sizes(dataset) == (64, 16, 20)
-    expected = f"{tmp_path / 'test.csv'}: no column called label, so it is not used."
+    expected = f"{tmp_path / 'test.csv'}: skipped, since it has no column called label."
     assert warnings(caplog) == [expected]
 
 
