@@ -98,7 +98,7 @@ def test_a_damaged_run_is_named_and_hides_no_other(
     make_run(tmp_path / "damaged", 0.9).metrics_path.write_text(content)
     with caplog.at_level(logging.WARNING, "keras_digitnet"):
         assert [Path(run.run).name for run in list_runs(tmp_path)] == ["good"]
-    assert "Left out: " in caplog.text
+    assert "Skipped: " in caplog.text
     assert "damaged" in caplog.text
 
 
@@ -148,7 +148,7 @@ def test_images_that_have_changed_since_are_said_to(
     config = json.loads((own_run / "config.json").read_text())
     write_json(own_run / "config.json", {**config, "fingerprint": "another"})
     load_own_dataset([str(own_run)])
-    assert "mine.npz has changed since it was trained" in caplog.text
+    assert "mine.npz has changed since training" in caplog.text
 
 
 def test_images_that_are_gone_are_named(own_run: Path) -> None:
