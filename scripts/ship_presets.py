@@ -31,8 +31,8 @@ BEFORE = (
     "--epochs 48 --learning-rate 0.0015 --start RUN  # stopped in its 8th epoch",
 )
 EARLIER = (
-    "Four trainings, each from the best model of the one before, on pages that were\n"
-    "improved in between, so that no single command makes these weights. The last: "
+    "Four runs, each started from the best model of the one before, on pages that were\n"
+    "improved in between, so no single command reproduces these weights. The last: "
 )
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
