@@ -22,7 +22,7 @@ from keras_digitnet.inference import load
 
 
 @pytest.mark.backends
-def test_every_format_does_as_keras_does(trained: Path, exported: Path, digits: Dataset) -> None:
+def test_every_format_agrees_with_keras(trained: Path, exported: Path, digits: Dataset) -> None:
     images = digits.test.images
     expected = load(trained).predict(images)
     for name in (form.file for form in EXPORTED if not form.rounded):
@@ -71,7 +71,7 @@ def test_tensorflows_own_tool_shows_and_runs_it(
     assert np.array_equal(np.load(tmp_path / "label.npy"), expected.labels)
 
 
-def test_the_server_warms_itself_with_requests_that_work(exported: Path) -> None:
+def test_the_warm_up_requests_work(exported: Path) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -150,10 +150,10 @@ def test_only_a_keras_model_is_exported(exported: Path, tmp_path: Path) -> None:
         export_model(exported / "model.onnx", tmp_path)
 
 
-def test_what_does_not_agree_is_not_left_behind(
+def test_exports_that_fail_verification_are_deleted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison sees other probabilities than the ones that were written."""
+    """The comparison is given probabilities that differ from the written ones."""
     opened = export._open
 
     def other(path: Path) -> Any:
@@ -174,7 +174,7 @@ def test_what_does_not_agree_is_not_left_behind(
 
 
 def judged(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> str | None:
-    """What is wrong with an int8 model of these labels, the Keras model's probabilities given."""
+    """The problem of an int8 model with these labels, given the Keras model's probabilities."""
     images = np.zeros((len(truth), 28, 28, 1), np.uint8)
     split = Split(images, truth)
     dataset = Dataset("some", "some", tuple("0123456789"), split, split, split)
@@ -212,7 +212,7 @@ def test_few_images_judge_int8_where_the_keras_model_is_confident(surest: float)
     )
 
 
-def test_int8_that_is_badly_calibrated_is_not_left_behind(
+def test_badly_calibrated_int8_is_deleted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = export._open
