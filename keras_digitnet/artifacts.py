@@ -1,4 +1,4 @@
-"""Names and folders of what a run leaves behind, and how a file gets there whole."""
+"""Run folders, a model's `config.json`, and atomic writes."""
 
 import contextlib
 import errno
@@ -15,40 +15,45 @@ from typing import Any
 from keras_digitnet.errors import DigitNetError
 
 SERVABLE_NAME = "digitnet"
-# What a small file of somebody else's may unpack to, in bytes; `base` takes less than two MB.
+# Limit in bytes on the unpacked size of an untrusted file; `base` takes less than two MB.
 MOST_UNPACKED = 1 << 28
 
 
 class WriteError(DigitNetError, OSError):
-    """The disk is full, the folder gone or closed to this user.
+    """A write failed: the disk is full, or the folder is missing or not writable.
 
     Attributes:
-        reason: What the system said.
+        reason: The operating system's error.
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
         super().__init__(
             f"{path}: expected to write it; received: {reason.strerror or reason}. "
-            "Make room there, or name another folder."
+            "Free some space there, or name another folder."
         )
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the parts of one run lie; nothing here says that they exist yet."""
+    """The paths of one run's files; none of them need exist yet.
+
+    Attributes:
+        path: The run's folder.
+    """
 
     path: Path
 
     @property
     def config_path(self) -> Path:
+        """The settings of the run."""
         return self.path / "config.json"
 
     def read_config(self) -> dict[str, Any]:
-        """What `config.json` holds: `classes`, `dataset`, `fingerprint`, `backend`, `train`.
+        """Reads `config.json`: `classes`, `dataset`, `fingerprint`, `backend`, `train`.
 
         Raises:
-            DigitNetError: This is no run's folder.
+            DigitNetError: The folder is not that of a run.
         """
         saved = read_json(self.config_path)
         expected = {"classes", "dataset", "fingerprint", "backend", "train"}
@@ -59,74 +64,84 @@ class RunFolder:
         return saved
 
     def read_unfinished(self) -> dict[str, Any]:
-        """The same of a run that can be gone on with.
+        """Reads the `config.json` of a run that can be resumed.
 
         Raises:
-            DigitNetError: This is no run's folder, or the run is finished.
+            DigitNetError: The folder is not that of a run, or the run is finished.
         """
         saved = self.read_config()
         if self.metrics_path.is_file():
-            shutil.rmtree(self.checkpoints_dir, ignore_errors=True)  # left where the end was a kill
+            # A run that was killed at its very end has not removed its checkpoints.
+            shutil.rmtree(self.checkpoints_dir, ignore_errors=True)
             raise DigitNetError(f"{self.path}: expected an unfinished run; this one is finished.")
         return saved
 
     @property
     def history_path(self) -> Path:
+        """Loss, metrics and seconds, one row per epoch."""
         return self.path / "history.csv"
 
     @property
     def metrics_path(self) -> Path:
+        """The figures of a finished run; written last."""
         return self.path / "metrics.json"
 
     @property
     def model_path(self) -> Path:
+        """The trained network, with the best epoch's weights."""
         return self.path / "model.keras"
 
     @property
     def servable_dir(self) -> Path:
+        """The folder of the SavedModel's versions, as TF Serving takes it."""
         return self.path / "saved_model" / SERVABLE_NAME
 
     @property
     def curves_path(self) -> Path:
+        """The plot of loss and accuracy over the epochs."""
         return self.path / "curves.png"
 
     @property
     def confusion_matrix_path(self) -> Path:
+        """The plot of a classifier's confusion matrix."""
         return self.path / "confusion_matrix.png"
 
     @property
     def mistakes_path(self) -> Path:
+        """The picture of the worst mistakes."""
         return self.path / "mistakes.png"
 
     @property
     def pages_path(self) -> Path:
+        """The picture of a reader's training pages."""
         return self.path / "pages.png"
 
     @property
     def checkpoints_dir(self) -> Path:
+        """The checkpoints of an unfinished run."""
         return self.path / "checkpoints"
 
     def checkpoint_path(self, epochs: int) -> Path:
-        """The whole state of training after so many epochs."""
+        """The checkpoint after `epochs` epochs: the complete state of training."""
         return self.checkpoints_dir / f"epoch-{epochs:04d}.keras"
 
     def checkpoints(self) -> dict[int, Path]:
-        """Finished checkpoints by their number of epochs, in order."""
+        """The complete checkpoints by number of epochs, in ascending order."""
         paths = sorted(self.checkpoints_dir.glob("epoch-*.keras"))
         return {int(path.stem.removeprefix("epoch-")): path for path in paths}
 
 
 def create_run_folder(out_dir: Path, dataset: str, preset: str, backend: str) -> RunFolder:
-    """Makes `<out_dir>/<UTC time>-<dataset>-<preset>-<backend>/`, which was not there before.
+    """Creates the new folder `<out_dir>/<UTC time>-<dataset>-<preset>-<backend>/`.
 
     Args:
-        out_dir: Is made too.
-        dataset: A name of any characters.
-        preset: Its name.
-        backend: Its name.
+        out_dir: Created if it is missing.
+        dataset: Name of the data set, of any characters.
+        preset: Name of the preset.
+        backend: Name of the backend.
 
     Raises:
-        WriteError: No folder can be made there.
+        WriteError: The folder cannot be created.
     """
     started = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     name = f"{started}-{plain_name(dataset)[:40]}-{preset}-{backend}"
@@ -139,7 +154,7 @@ def _create_numbered(out_dir: Path, name: str) -> RunFolder:
     for attempt in range(1, 1000):
         path = out_dir / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            path.mkdir()  # fails where another run came first
+            path.mkdir()  # fails if another run has taken the name
         except FileExistsError:
             continue
         return RunFolder(path)
@@ -147,21 +162,21 @@ def _create_numbered(out_dir: Path, name: str) -> RunFolder:
 
 
 def plain_name(text: str) -> str:
-    """The text with `_` for whatever is no ASCII letter or digit."""
+    """The text with each character but ASCII letters and digits replaced by `_`."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text) or "_"
 
 
 def require_folder(path: Path) -> None:
-    """Raises WriteError unless a folder is there, or can be made; makes none."""
+    """Raises WriteError unless the folder exists or could be created; creates nothing."""
     there = next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110
-    if not os.path.isdir(there):  # noqa: PTH112  (pathlib's raise where a parent is closed)
+    if not os.path.isdir(there):  # noqa: PTH112  (pathlib's raises if a parent is unreadable)
         raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(there, os.W_OK | os.X_OK):
         raise WriteError(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with the home folder for its `~`; one that names nobody's stands for itself."""
+    """The path with `~` expanded; unchanged where `~name` is no user's."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -169,18 +184,18 @@ def expanded(path: str | Path) -> Path:
 
 
 def preset_dir(preset: str) -> Path:
-    """Where a preset's trained model lies: in the installed package, else in the checkout."""
+    """The folder of a preset's trained model: in the installed package, else in the checkout."""
     package = Path(__file__).parent
     installed = package / "saved_models"
     return (installed if installed.is_dir() else package.parent / "saved_models") / preset
 
 
 def newest_version(path: Path) -> Path | None:
-    """`path` if it is a version of a SavedModel, else the newest version in it, if any."""
+    """`path` if it is a SavedModel's version, else the newest version in it, if any."""
     if (path / "saved_model.pb").is_file():
         return path
-    whole = [version for version in _versions(path) if (version / "saved_model.pb").is_file()]
-    return max(whole, key=lambda version: int(version.name), default=None)
+    complete = [version for version in _versions(path) if (version / "saved_model.pb").is_file()]
+    return max(complete, key=lambda version: int(version.name), default=None)
 
 
 def _versions(servable_dir: Path) -> list[Path]:
@@ -189,10 +204,10 @@ def _versions(servable_dir: Path) -> list[Path]:
 
 
 def publish_version(written: Path, servable_dir: Path) -> Path:
-    """Renames a finished folder to `<servable_dir>/<next integer>` and returns that.
+    """Renames a complete folder to `<servable_dir>/<next integer>` and returns that path.
 
-    A server that polls the folder sees all of a version or nothing; of two
-    that publish at once, each gets a number of its own.
+    The rename is atomic, so a server that polls the folder never sees part of a
+    version. Two processes that publish at once get different numbers.
     """
     servable_dir.mkdir(parents=True, exist_ok=True)
     while True:
@@ -201,18 +216,18 @@ def publish_version(written: Path, servable_dir: Path) -> Path:
         try:
             return written.rename(version_dir)
         except OSError:
-            if not version_dir.exists():  # then nobody was faster: it is another trouble
+            if not version_dir.exists():  # not a race for the number, but a real error
                 raise
 
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yields a hidden name in the folder of `path`; what is left under it goes at the end.
+    """Yields a hidden temporary path beside `path`, which is removed at the end.
 
     Raises:
-        WriteError: In place of an `OSError` that comes meanwhile.
+        WriteError: Replaces an `OSError` raised in the body.
     """
-    # Keeps the suffix, which Keras and others look at.
+    # The suffix is kept, since Keras and others infer the format from it.
     temporary = path.parent / f".{secrets.token_hex(4)}-{path.name}"
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +238,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes left under the names of `temporary_beside`."""
+    """Removes the files of `temporary_beside` that killed processes have left."""
     for path in list(folder.rglob(f".{'[0-9a-f]' * 8}-*")):
         _remove(path)
 
@@ -247,10 +262,13 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, which takes its place at the end.
+    """Yields a temporary path beside `path`, which is renamed to `path` at the end.
 
-    Nobody ever sees half a file under its own name, and what stood there stays
-    if the writing fails.
+    A partly written file never appears at `path`, and a file that was there
+    before is kept if writing fails.
+
+    Raises:
+        WriteError: The file cannot be written.
     """
     with temporary_beside(path) as temporary:
         yield temporary
@@ -259,11 +277,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file atomically.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file atomically.
+
+    Raises:
+        WriteError: The file cannot be written.
+        ValueError: The value holds NaN or infinity.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -271,7 +300,7 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DigitNetError: There is no such file, or it holds no JSON.
+        DigitNetError: The file does not exist or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -282,10 +311,10 @@ def read_json(path: Path) -> Any:
 
 
 def publish_files(written: Path, folder: Path, last: str) -> None:
-    """Moves all files of one folder into another, where those of the same names go.
+    """Moves all files of one folder into another, replacing those of the same names.
 
-    Nobody sees half a file under its own name. Of several, the one that is
-    named `last`, by which they are opened, is never there beside old ones.
+    Each file is moved atomically. The file named `last`, by which the others are
+    found, is removed first and moved last, so it never stands beside old files.
     """
     files = sorted(written.iterdir(), key=lambda file: file.name == last)
     if len(files) > 1:
@@ -296,7 +325,7 @@ def publish_files(written: Path, folder: Path, last: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    """A power cut too finds what was there before or all of the file."""
+    """Flushes the file to disk, so that the rename is safe against a power cut too."""
     with path.open("rb+") as file:
         os.fsync(file)
 
@@ -305,20 +334,20 @@ def _sync(path: Path) -> None:
 
 
 def config_dir(path: Path) -> Path:
-    """Where the `config.json` of a model lies: inside a SavedModel, else beside the file."""
+    """The folder of a model's `config.json`: inside a SavedModel, else beside the file."""
     return path / "assets.extra" if path.is_dir() else path.parent
 
 
 def class_names(folder: Path, count: int) -> tuple[str, ...] | None:
-    """The names in a folder's `config.json`; `None` where it has none.
+    """The class names in a folder's `config.json`; `None` if there are none.
 
     Raises:
-        DigitNetError: They are not `count` names.
+        DigitNetError: There are not exactly `count` names.
     """
     config_path = folder / "config.json"
     config = read_json(config_path) if config_path.is_file() else {}
     if not isinstance(config, dict) or "classes" not in config:
-        return None  # or somebody else's
+        return None  # possibly another program's config.json
     names = config["classes"]
     if not isinstance(names, list) or len(names) != count:
         raise DigitNetError(
@@ -328,7 +357,7 @@ def class_names(folder: Path, count: int) -> tuple[str, ...] | None:
 
 
 def copy_config(source: Path, folder: Path) -> None:
-    """Copies the `config.json` of one folder into another, where there is one."""
+    """Copies `config.json`, if there is one, from one folder to another."""
     config_path = source / "config.json"
     if config_path.is_file() and source.resolve() != folder.resolve():
         with atomic_write(folder / config_path.name) as temporary:

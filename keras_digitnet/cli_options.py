@@ -1,4 +1,4 @@
-"""The options and arguments that several commands take."""
+"""The options and arguments that several commands share."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -21,7 +21,13 @@ _DATA = (
 
 
 def one_of(names: Sequence[str], *flags: str, **settings: Any) -> Any:
-    """An option whose value is one of some names, which the shell completes."""
+    """An option whose value is one of some names, with shell completion.
+
+    Args:
+        names: The valid values.
+        flags: The option's flags.
+        settings: Further arguments of `typer.Option`.
+    """
     return typer.Option(
         *flags, metavar="|".join(names), autocompletion=lambda: list(names), **settings
     )
@@ -39,7 +45,7 @@ NamingOption = Annotated[
     typer.Option(
         "--model",
         metavar="WHERE",
-        help=f"What names the digits: {WHERE}",
+        help=f"The model that classifies the digits: {WHERE}",
         show_default="the reader and base together",
     ),
 ]
@@ -48,14 +54,14 @@ FindingOption = Annotated[
     typer.Option(
         "--reader",
         metavar="WHERE",
-        help="What finds them for a classifier: a reader, wherever it is.",
+        help="The reader that finds the digits for a classifier, given like a model.",
         show_default="reader, for models of the ten digits",
     ),
 ]
 PicturesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE...", help="Pictures and folders of pictures; - is one on standard input."
+        metavar="IMAGE...", help="Pictures and folders of pictures; - is standard input."
     ),
 ]
 BackendOption = Annotated[
@@ -63,7 +69,8 @@ BackendOption = Annotated[
     one_of(
         BACKENDS,
         "--backend",
-        help="What computes; else KERAS_BACKEND decides, else Keras's keras.json, else TensorFlow.",
+        help="The Keras backend. The default is KERAS_BACKEND, else that of keras.json, else "
+        "TensorFlow.",
         show_default=False,
     ),
 ]
@@ -72,15 +79,19 @@ ModelBackendOption = Annotated[
     one_of(
         BACKENDS,
         "--backend",
-        help="Which Keras backend computes, for what Keras runs; else KERAS_BACKEND decides, else "
-        "a preset runs in ONNX Runtime and the rest on what keras.json names, or TensorFlow.",
+        help="The Keras backend, for presets and .keras files. The default is KERAS_BACKEND; "
+        "without it, presets run in ONNX Runtime, and .keras files on the backend of keras.json "
+        "or else TensorFlow.",
         show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; messages go to stderr.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only warnings and the result.")
+]
 
 
 def folder_option(help_text: str, **settings: Any) -> Any:
+    """An option whose value is a folder; `settings` are further arguments of `typer.Option`."""
     return typer.Option(metavar="DIR", help=help_text, **settings)

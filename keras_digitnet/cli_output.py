@@ -1,4 +1,4 @@
-"""What the commands print: messages, tables, JSON, CSV, and a line a picture."""
+"""The output of the commands: messages, tables, JSON, CSV, and one line per picture."""
 
 import contextlib
 import csv
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def messages(quiet: bool, as_json: bool) -> Iterator[None]:
-    """Sends the package's messages to stderr, and with JSON all progress too."""
+    """Sends log messages to stderr, and with `as_json` everything else that is printed too."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("keras_digitnet").setLevel(logging.WARNING if quiet else logging.INFO)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -30,19 +30,19 @@ def messages(quiet: bool, as_json: bool) -> Iterator[None]:
 
 
 def verbosity(quiet: bool) -> int:
-    """Keras's bar on a terminal, a line an epoch elsewhere."""
+    """Keras's `verbose`: a progress bar on a terminal, else one line per epoch; 0 if quiet."""
     if quiet:
         return 0
     return 1 if _is_terminal(sys.stdout) else 2
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody watches; a process may have no such stream, or a closed one."""
+    """Whether a stream, which may be missing or closed, is a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def with_progress(pictures: Sequence[T], quiet: bool) -> Iterable[T]:
-    """The pictures, with a bar where the answers go to a file and leave the terminal free."""
+    """The pictures, with a progress bar on stderr if stdout is not on the terminal too."""
     if quiet or _is_terminal(sys.stdout) or not _is_terminal(sys.stderr):
         return pictures
     from rich.console import Console
@@ -59,18 +59,21 @@ def print_answers(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """The answers on stdout as they come, errors among them; the exit code tells of both.
+    """Prints the answers, including errors, to stdout as they arrive.
 
-    Errors go to stderr as well, unless the terminal shows stdout already.
+    Errors are printed to stderr too, unless stdout is a terminal.
 
     Args:
-        answers: One a picture.
-        line: Makes an answer without an error a line for people.
+        answers: One per picture.
+        line: Formats an answer without an error as a line of text.
         columns: The header of the CSV.
-        alone: Whether one picture was named and nothing else: an error is none
-            of its text.
-        as_json: Print a JSON array in place of lines.
-        as_csv: Print CSV.
+        alone: Whether only one picture was named: its error is not printed to
+            stdout as if it were its text.
+        as_json: Print a JSON array instead of lines.
+        as_csv: Print CSV instead of lines.
+
+    Raises:
+        typer.Exit: With code 2 if all pictures failed, 1 if some did.
     """
     count = failed = 0
     on_stdout = as_json or as_csv or not alone
@@ -87,7 +90,7 @@ def print_answers(
             yield answer
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may hold bytes that are no text; they go out as they came in.
+        # File names may hold bytes that are not valid UTF-8; they are printed unchanged.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     if as_json:
         _print_json_array(answer.to_json() for answer in counted())
@@ -106,7 +109,7 @@ def print_answers(
 
 
 def _print_json_array(rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON array, an object a line, so that neither side needs to hold all of it."""
+    """Prints a JSON array with one object per line, so that it can be written and read in parts."""
     before = "["
     for row in rows:
         typer.echo(f"{before}\n  {json.dumps(row)}", nl=False)
@@ -115,11 +118,12 @@ def _print_json_array(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def print_json(value: Any) -> None:
+    """Prints a value as indented JSON."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal, numbers to the right."""
+    """Prints a table; the first column is aligned to the left, the others to the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -129,11 +133,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    # Where nobody looks, no name is broken into lines.
+    # Off the terminal, do not wrap names.
     Console(width=None if _is_terminal(sys.stdout) else 240).print(table)
 
 
 def print_report(report: "Report | LinesReport", title: str) -> None:
+    """Prints the metrics of a classifier or reader."""
     from keras_digitnet.evaluation import LinesReport
 
     if isinstance(report, LinesReport):
@@ -159,7 +164,7 @@ def print_report(report: "Report | LinesReport", title: str) -> None:
 
 
 def print_runs(runs: Sequence["RunSummary"], title: str) -> None:
-    """A table of runs; the accuracy on test images, unless it says otherwise."""
+    """Prints a table of runs, with the accuracy on test images unless marked otherwise."""
 
     def accuracy(run: "RunSummary") -> str:
         if run.accuracy is None:

@@ -1,4 +1,4 @@
-"""What a network and a run are made of, as plain values that survive JSON."""
+"""The settings of networks and runs, which can be stored as JSON, and the presets."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from keras_digitnet.errors import DigitNetError, did_you_mean
 
 AUGMENTATIONS = ("affine", "layers", "none")
-# Of a digit in MNIST's form: rows, columns, channels.
+# The shape of a digit in MNIST's form: rows, columns, channels.
 IMAGE_SHAPE = (28, 28, 1)
 
 
@@ -40,7 +40,7 @@ def _is_count(value: object, low: int = 1, high: float = math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-# Settings: a field's default, and in its metadata what it may be
+# Settings: dataclass fields whose metadata says which values are valid
 
 
 def _setting(default: Any, expected: str, allows: Callable[[Any], bool]) -> Any:
@@ -74,7 +74,7 @@ def _text(default: str | None) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A setting in Python's own types, which JSON can hold, whichever library it came from."""
+    """A setting converted to Python's own types, which JSON can store."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy's scalars and arrays, and those of JAX and torch
@@ -92,11 +92,11 @@ def _plain(value: Any) -> Any:
 class _Record:
     """JSON round trip for a frozen dataclass."""
 
-    # Fields that JSON of before lacks, and what they were then.
+    # Fields that older JSON lacks, with their former values.
     _added: ClassVar[Mapping[str, Any]] = {}
 
     def _make_plain(self) -> None:
-        """Brings each field into Python's own types."""
+        """Converts all fields to Python's own types."""
         for each in dataclasses.fields(self):  # type: ignore[arg-type]
             object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
 
@@ -112,15 +112,16 @@ class _Record:
                 _check(each.metadata["allows"](value), each.name, each.metadata["expected"], value)
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Builds the record from what `to_json` gave.
+        """Builds the record from the result of `to_json`.
 
         Raises:
-            DigitNetError: `values` is no JSON object, names a field that does
-                not exist, lacks one, or holds a value out of range.
+            DigitNetError: `values` is not a JSON object, has an unknown field,
+                lacks one, or has a value out of range.
         """
         _check(isinstance(values, dict), cls.__name__, "a JSON object", values)
         known = {each.name for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -131,7 +132,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class ModelConfig(_Record):
-    """The sizes and rates of one DigitNet.
+    """The sizes of a classifier's network and the strengths of its augmentation.
 
     Attributes:
         widths: Channels of each stage. The first stage follows the stem; each
@@ -139,20 +140,21 @@ class ModelConfig(_Record):
         depths: ConvNeXt blocks of each stage.
         kernel_size: Side of the depthwise convolutions, in pixels.
         expansion: Hidden channels of a block as a multiple of its width.
-        augmentation: `affine` (one resample), `layers` (Keras's own three) or
-            `none`. It acts in training only.
-        rotation: Largest rotation either way, in degrees.
-        shift: Largest shift either way and axis, as a fraction of the side.
-        zoom: Largest change of size either way, as a fraction; with `affine`
-            the height changes by up to half as much again on its own.
-        shear: Largest slant either way, in columns a row; `affine` only.
-        elastic: How far pixels are bent off, standard deviation in pixels;
+        augmentation: `affine` (a single resampling), `layers` (Keras's own three
+            layers) or `none`. It is applied in training only.
+        rotation: Largest rotation in either direction, in degrees.
+        shift: Largest shift along either axis, as a fraction of the side.
+        zoom: Largest change of size, as a fraction; with `affine` the height
+            changes independently by up to half as much again.
+        shear: Largest slant in either direction, in columns per row; `affine`
+            only.
+        elastic: Standard deviation of the elastic distortion, in pixels;
             `affine` only.
-        pen: Share of the training images that are drawn anew with a bolder or
-            harder pen; not with `none`.
-        degradation: Share of the training images that are corrupted by bars,
-            blur, noise, grey paper and stains; not with `none`.
-        num_classes: Number of logits.
+        pen: Fraction of the training images whose strokes are redrawn with a
+            bolder or harder pen; ignored with `none`.
+        degradation: Fraction of the training images that are corrupted by bars,
+            blur, noise, grey paper and stains; ignored with `none`.
+        num_classes: Number of classes.
     """
 
     widths: tuple[int, ...] = _counts((40, 80))
@@ -183,19 +185,19 @@ class ModelConfig(_Record):
 
 @dataclass(frozen=True)
 class ReaderConfig(_Record):
-    """The sizes of the network that finds and reads the characters of a page, and its pages.
+    """The sizes of a reader's network and of its training pages.
 
     Attributes:
         widths: Channels of the fine and of the coarse map, at a quarter and an
             eighth of the page's resolution.
-        depths: ConvNeXt blocks of the fine map before it is made coarse, of the
-            coarse one, and of the fine map after it.
+        depths: ConvNeXt blocks on the fine map before downsampling, on the coarse
+            map, and on the fine map after upsampling.
         kernel_size: Side of the depthwise convolutions, in pixels of the map.
         expansion: Hidden channels of a block as a multiple of its width.
-        page: Rows and columns of the pages it is trained on, in pixels.
-        pages: Pages of an epoch; no two are the same.
-        validation_pages: Pages that are composed of the held-back characters.
-        num_classes: Classes of characters.
+        page: Rows and columns of a training page, in pixels.
+        pages: Training pages per epoch; no page is repeated.
+        validation_pages: Pages composed of validation characters.
+        num_classes: Number of classes.
     """
 
     widths: tuple[int, int] = _counts((48, 112), exactly=2)
@@ -217,15 +219,15 @@ Network = TypeVar("Network", ModelConfig, ReaderConfig)
 
 @dataclass(frozen=True)
 class Preset(Generic[Network]):
-    """A network with the training that suits it.
+    """A network and the training settings that suit it.
 
     Attributes:
-        model: Sizes and rates.
+        model: Settings of the network.
         learning_rate: Peak learning rate at `batch_size`.
-        parameters: Trainable parameters with ten classes.
-        epochs: Passes over the training images; the reader's are of `pages`.
-        batch_size: Images, or pages, a step.
-        weight_decay: AdamW's.
+        parameters: Number of trainable parameters with ten classes.
+        epochs: Passes over the training images; for a reader, epochs of `pages`.
+        batch_size: Images, or pages, per step.
+        weight_decay: Weight decay of AdamW.
     """
 
     model: Network
@@ -236,10 +238,10 @@ class Preset(Generic[Network]):
     weight_decay: float = 0.05
 
 
-# What tells which digit an image shows ...
+# Networks that classify an image of one digit.
 CLASSIFIERS: dict[str, Preset[ModelConfig]] = {
     "nano": Preset(
-        # The smaller the network, the more mistakes on clean digits hard ones cost it.
+        # The smaller a network, the more accuracy on clean digits is lost to hard augmentation.
         model=ModelConfig(
             widths=(12, 24),
             depths=(1, 2),
@@ -263,7 +265,7 @@ CLASSIFIERS: dict[str, Preset[ModelConfig]] = {
         parameters=354_290,
     ),
 }
-# ... and what finds and reads the digits of a page.
+# Networks that find and classify the digits of a page.
 READERS: dict[str, Preset[ReaderConfig]] = {
     "reader": Preset(
         model=ReaderConfig(),
@@ -275,38 +277,37 @@ READERS: dict[str, Preset[ReaderConfig]] = {
 }
 PRESETS: Mapping[str, Preset[ModelConfig] | Preset[ReaderConfig]] = {**CLASSIFIERS, **READERS}
 
-# A setting that is filled in with the preset's.
+# A setting that defaults to the preset's.
 _OF_PRESET: Any = None
 
 
 @dataclass(frozen=True)
 class TrainConfig(_Record):
-    """One training run: a preset and what may differ from it.
+    """The settings of a training run: a preset, and deviations from it.
 
     Attributes:
         preset: A key of `PRESETS`.
-        data: What `keras_digitnet.data.load_dataset` takes.
-        seed: Seeds the first weights, the order of the digits, the
+        data: The data set, as `keras_digitnet.data.load_dataset` takes it.
+        seed: Seed of the initial weights, the order of the images, the
             augmentation and the validation split.
-        epochs: Passes over the training digits, and the length of the
-            learning-rate schedule; `None` becomes the preset's.
-        batch_size: Digits, or pages, a step; `None` becomes the preset's.
-        learning_rate: The schedule's peak; `None` is the preset's.
-        warmup_epochs: Epochs of linear warm-up; may be a fraction.
-        weight_decay: AdamW's decoupled decay, kernels only; `None` becomes the
-            preset's.
-        validation_size: Fraction of the training digits that is held back to
-            choose by.
-        patience: Epochs without a lower validation loss before the run stops;
-            `None` is half of `epochs`, but at least five: the loss wavers until
-            the learning rate is low.
-        min_images_per_epoch: A data set with fewer training images is gone
-            through more than once an epoch.
-        test: Whether the test images are scored, once, at the end.
-        export: Whether a SavedModel is written beside the `.keras` file.
-        model: The network; `None` is the preset's.
-        start: A trained model of the same network whose weights are the first
-            ones, as `keras_digitnet.load` takes it; `None` draws them anew.
+        epochs: Passes over the training images, and the length of the
+            learning-rate schedule; `None` means the preset's.
+        batch_size: Images, or pages, per step; `None` means the preset's.
+        learning_rate: Peak learning rate; `None` means the preset's.
+        warmup_epochs: Epochs of linear warm-up; may be fractional.
+        weight_decay: Decoupled weight decay of AdamW, applied to kernels only;
+            `None` means the preset's.
+        validation_size: Fraction of the training images to hold out for
+            validation.
+        patience: Epochs without a lower validation loss before early stopping;
+            `None` means half of `epochs`, but at least five, since the loss
+            fluctuates until the learning rate is low.
+        min_images_per_epoch: A smaller training set is repeated within an epoch.
+        test: Whether to score the test images, once, at the end.
+        export: Whether to write a SavedModel beside the `.keras` file.
+        model: The network; `None` means the preset's.
+        start: A trained model of the same network, as `keras_digitnet.load` takes
+            it, from whose weights to start; `None` initializes new weights.
     """
 
     preset: str = "base"
@@ -344,11 +345,11 @@ class TrainConfig(_Record):
         _check(warm, "warmup_epochs", f"a number from 0 to {most}", self.warmup_epochs)
 
     def completed(self, data: str, num_classes: int) -> Self:
-        """The same with what it leaves open filled in, so that a run names all it used.
+        """The settings with all defaults filled in, as a run records them.
 
         Args:
-            data: Where the images come from, whatever `auto` found.
-            num_classes: Their classes.
+            data: The source of the images, in place of `auto`.
+            num_classes: Number of their classes.
         """
         return dataclasses.replace(
             self,
@@ -365,7 +366,7 @@ class TrainConfig(_Record):
 
     @property
     def epochs_of_patience(self) -> int:
-        """`patience`, else half of the epochs or five."""
+        """`patience`, else half of the epochs but at least five."""
         return max(5, self.epochs // 2) if self.patience is None else self.patience
 
     @property

@@ -1,9 +1,9 @@
-"""The network that finds and reads every character of a page, what it learns from, and its loss.
+"""The reader's network, which finds and classifies every character of a page; targets and loss.
 
-A fully convolutional detector without anchors (after Zhou et al., "Objects as Points", arXiv
-1904.07850) of ConvNeXt blocks. Each cell of `STRIDE` by `STRIDE` pixels says whether a character's
-centre is in it, where its box lies, and which class it is: one presence and one softmax, so that
-no character is found twice as two classes.
+A fully convolutional, anchor-free detector of ConvNeXt blocks (after Zhou et al., "Objects as
+Points", arXiv 1904.07850). Each cell of `STRIDE` by `STRIDE` pixels predicts whether a character's
+centre lies in it, the character's box and its class. Presence is separate from the class softmax,
+so that one character is not found twice as two classes.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,21 +26,26 @@ if TYPE_CHECKING:
     from keras_digitnet.pages import Page
 
 STRIDE = 4
-# What the sizes of boxes are logarithms of, in pixels: a usual digit's.
+# The size of a usual digit, in pixels: boxes are predicted as logarithms relative to it.
 _USUAL_WIDTH, _USUAL_HEIGHT = 14.0, 20.0
 # Channels of a cell before the classes: presence, offset of the centre, size.
 _BOX = 5
-# Channels of a target: heat, asked, weight, label and four of the box.
+# Channels of a target: heat, whether the loss counts the cell ("asked"), weight, label and four of
+# the box.
 _TARGET = 8
-# Losses are per page; by this they are of the size of a character's.
+# The loss is a sum over a page; this scales it to about that of one character.
 _CHARACTERS_A_PAGE = 5.0
 
 
 def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
-    """A model from `(N, H, W, 1)` uint8 pages to `(N, H/4, W/4, 5 + num_classes)` cells.
+    """Builds a model from `(N, H, W, 1)` uint8 pages to `(N, h, w, 5 + num_classes)` float32 cells.
 
-    H and W are open; the map is as large as their quarters, rounded up. The
-    first weights are drawn from Keras's global seed.
+    H and W are variable; h and w are a quarter of them, rounded up. Weights are
+    initialized from Keras's global seed.
+
+    Args:
+        config: Sizes of the network.
+        name: Name of the model.
     """
     fine, coarse = config.widths
     images = keras.Input((None, None, 1), dtype="uint8", name="images")
@@ -64,7 +69,7 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
     presence = layers.Dense(
         1,
         kernel_initializer=_nearly_zero(),
-        # To begin with no cell is thought to hold a centre: nearly none does.
+        # Nearly no cell holds a centre, so the initial presence is low.
         bias_initializer=keras.initializers.Constant(-4.0),
         dtype="float32",
         name="presence",
@@ -80,13 +85,16 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
 
 
 def build_detection_model(model: keras.Model) -> keras.Model:
-    """What is deployed: the same weights, and what they say in words of the page.
+    """Builds the deployed form of a detector, with probabilities and boxes in pixels.
+
+    Args:
+        model: A model that `build_detector` has built; its layers are shared.
 
     Returns:
         A model from `(N, H, W, 1)` uint8 images to a dictionary of float32
         arrays: `presence` `(N, h, w)` from 0 to 1, `boxes` `(N, h, w, 4)`:
         left, top, right and bottom in pixels, and `probabilities`
-        `(N, h, w, C)`, with h and w the quarters of H and W, rounded up.
+        `(N, h, w, C)`, with h and w a quarter of H and W, rounded up.
     """
     cells = model.output
     rows, columns = _centres(cells)
@@ -107,7 +115,7 @@ def build_detection_model(model: keras.Model) -> keras.Model:
 
 
 def _centres(cells: Any) -> tuple[Any, Any]:
-    """The middle of each cell, in cells: rows `(N, h, w)` and columns, whatever h and w are."""
+    """The rows and columns of the cells' centres, each `(N, h, w)`, in cells; h and w may vary."""
     ones = ops.ones_like(cells[..., 0])
     return ops.cumsum(ones, axis=1) - 0.5, ops.cumsum(ones, axis=2) - 0.5
 
@@ -116,15 +124,15 @@ def _nearly_zero() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-# What it learns from
+# Targets and calibration
 
 
 def targets(page: "Page") -> np.ndarray:
-    """`(h, w, 8)` float32: what each cell should say of a page.
+    """The training targets of a page: `(h, w, 8)` float32, one row per cell.
 
-    Heat is 1 where a character's centre lies and falls off about it as a
-    Gaussian that is narrower for slim ones; `asked` is 0 where nothing is
-    asked; a cell near a centre speaks for that character, with a weight.
+    Heat is 1 at a character's centre and falls off around it as a Gaussian,
+    narrower for slim characters. `asked` is 0 in cells that the loss ignores.
+    A cell near a centre predicts that character's class and box, with a weight.
     """
     height, width = (-(-side // STRIDE) for side in page.image.shape)
     target = np.zeros((height, width, _TARGET), np.float32)
@@ -157,7 +165,7 @@ def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nd
     """The logits `(M, C)` of the cells at characters' centres, and their labels `(M,)`.
 
     Args:
-        cells: `(N, h, w, 5 + C)`, as a detector gives them.
+        cells: `(N, h, w, 5 + C)`, the output of a detector.
         wanted: `(N, h, w, 8)`, the `targets` of the same pages.
     """
     centre = wanted[..., 0] > 0.999
@@ -165,10 +173,10 @@ def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def peaks(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The presence logits of the cells that no neighbour exceeds, and whether each is a character.
+    """The presence logits `(M,)` at local maxima, and whether each is a character, `(M,)` bool.
 
     Args:
-        cells: `(N, h, w, 5 + C)`, as a detector gives them.
+        cells: `(N, h, w, 5 + C)`, the output of a detector.
         wanted: `(N, h, w, 8)`, the `targets` of the same pages.
     """
     from scipy import ndimage
@@ -176,13 +184,13 @@ def peaks(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray
     logits = cells[..., 0]
     around = (1, 3, 3)
     highest = logits >= ndimage.maximum_filter(logits, around)
-    centre = ndimage.maximum_filter(wanted[..., 0], around) > 0.999  # a cell beside it will do
+    centre = ndimage.maximum_filter(wanted[..., 0], around) > 0.999  # an adjacent cell counts
     asked = highest & (centre | (wanted[..., 1] > 0))
     return logits[asked], centre[asked]
 
 
 def fold_presence(model: keras.Model, scale: float, shift: float) -> None:
-    """Makes a detector's presence logits `scale * logit + shift`, in the weights of their layer."""
+    """Maps a detector's presence logits to `scale * logit + shift`, in their layer's weights."""
     layer = model.get_layer("presence")
     kernel, bias = layer.get_weights()
     layer.set_weights([scale * kernel, scale * bias + shift])
@@ -194,13 +202,14 @@ def _bell(away: np.ndarray, reach: float) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class DetectionLoss(keras.losses.Loss):
-    """What a detector's cells miss of a page's `targets`, a value a page.
+    """The loss of a detector, one value per page.
 
-    The penalty-reduced focal loss of presence (arXiv 1904.07850, equation 1),
-    the cross-entropy of classes and the smooth L1 of boxes.
+    The sum of the penalty-reduced focal loss of presence (arXiv 1904.07850,
+    equation 1), the cross-entropy of classes and the smooth L1 loss of boxes.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        """`(N,)` losses of cells `(N, h, w, 5 + C)` against `targets` `(N, h, w, 8)`."""
         heat, asked, weight = y_true[..., 0], y_true[..., 1], y_true[..., 2]
         presence = ops.clip(y_pred[..., 0], -12.0, 12.0)
         chance = ops.sigmoid(presence)
@@ -219,9 +228,10 @@ class DetectionLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class CharacterAccuracy(keras.metrics.Mean):
-    """The share of the characters that the cells at their centres find and read right."""
+    """The fraction of characters that the cell at their centre detects and classifies correctly."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Counts cells `(N, h, w, 5 + C)` against `targets` `(N, h, w, 8)`."""
         labels = ops.cast(y_true[..., 3], "int32")
         right = ops.cast(ops.argmax(y_pred[..., _BOX:], axis=-1), "int32") == labels
         found = ops.logical_and(right, y_pred[..., 0] > 0)

@@ -1,4 +1,4 @@
-"""The one exception that the package raises for what a user can fix, and the one for a stop."""
+"""The exceptions for user-fixable errors and for interruption, and helpers for messages."""
 
 import difflib
 import re
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 class DigitNetError(Exception):
-    """A mistake that the reader of the message can fix.
+    """An error that the user can fix.
 
-    The message is one short text that says what was expected, what came
-    ("received: ...") and what to do. The command line prints it and ends
-    with exit code 2; a traceback is a bug.
+    The message is one line that says what was expected, what was received and
+    what to do. The command line prints it and exits with code 2; a traceback
+    is a bug.
     """
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; the message, where there is one, says what was kept.
+    """Ctrl-C or SIGTERM was received; the message, if any, says what was saved.
 
     Attributes:
-        number: The signal's; the command line ends with 128 more.
+        number: The signal's number; the command line exits with 128 + number.
     """
 
     def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
@@ -28,21 +28,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 def did_you_mean(received: object, names: Iterable[str]) -> str:
-    """` Did you mean mnist?`, to end a message with, where one of the names is nearly that."""
+    """The end of a message, such as ` Did you mean mnist?`; empty if no name is similar."""
     close = difflib.get_close_matches(str(received).lower(), list(names), 1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: Exception) -> str:
-    """What somebody else's exception says, in one line; its type where it says nothing.
+    """The first informative line of another library's exception, or its type if it has no text.
 
-    Headings, which end in a colon, are passed over for what stands below them.
+    Headings, which end in a colon, are skipped.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.endswith(":")] or lines
-    return (telling or [type(error).__name__])[0][:500]
+    informative = [line for line in lines if not line.endswith(":")] or lines
+    return (informative or [type(error).__name__])[0][:500]
 
 
 def without_credentials(where: object) -> str:
-    """What a model was asked for by, to print: of an address all but its name and password."""
+    """A model's name, path or address for printing, with user name and password masked."""
     return re.sub(r"^(\s*\w+:/*).*@", r"\1***@", str(where), flags=re.DOTALL)

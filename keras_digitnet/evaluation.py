@@ -1,4 +1,4 @@
-"""From probabilities and labels to figures; knows neither models nor files."""
+"""Metrics and calibration, computed from probabilities and labels alone."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from keras_digitnet.errors import DigitNetError
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class fares.
+    """The scores of one class.
 
     Attributes:
-        name: The class.
-        precision: Share of the answers "this class" that are right.
-        recall: Share of the class's images that are found.
+        name: Name of the class.
+        precision: Fraction of the predictions of this class that are correct.
+        recall: Fraction of the images of this class that are predicted as it.
         f1: Harmonic mean of the two.
-        support: Images of the class.
+        support: Number of images of the class.
     """
 
     name: str
@@ -31,7 +31,12 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes and how often one was taken for the other, either way."""
+    """Two classes and how often they were confused, in either direction.
+
+    Attributes:
+        classes: Names of the two classes.
+        count: Number of mistakes.
+    """
 
     classes: tuple[str, str]
     count: int
@@ -39,19 +44,20 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class Report:
-    """How well probabilities agree with labels.
+    """The metrics of a classifier on a set of images.
 
     Attributes:
         n: Number of images.
-        accuracy: Share whose most probable class is the right one.
-        top2_accuracy: Share whose right class is among the two most probable.
-        loss: Mean cross-entropy in nats; a probability counts as at least
+        accuracy: Fraction of images whose most probable class is correct.
+        top2_accuracy: Fraction of images whose true class is among the two most
+            probable.
+        loss: Mean cross-entropy in nats; probabilities are clipped below at
             float32's epsilon.
         expected_calibration_error: See `calibration_error`.
         per_class: Scores of each class, in the order of the classes.
-        confusion_matrix: Counts; a row is a true class, a column an answer.
-        most_confused: Pairs of classes, the most often confused first; none
-            that never were.
+        confusion_matrix: Counts; a row is a true class, a column a predicted one.
+        most_confused: Pairs of classes that were confused, the most frequent
+            first.
     """
 
     n: int
@@ -64,20 +70,20 @@ class Report:
     most_confused: tuple[ConfusedPair, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """The metrics as JSON types."""
         return dataclasses.asdict(self)
 
 
 def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Report:
-    """Compares what a model says with what is so.
+    """Computes the metrics of a classifier.
 
     Args:
-        probabilities: `(N, C)` float, rows that sum to 1; N at least 1.
-        labels: `(N,)` integers, indices of `classes`.
+        probabilities: `(N, C)` float; each row sums to 1; N at least 1.
+        labels: `(N,)` integers, the true classes as indices of `classes`.
         classes: The C names.
 
     Raises:
-        DigitNetError: The shapes do not fit each other, or a probability is
-            not finite.
+        DigitNetError: The shapes do not match, or a probability is not finite.
     """
     from sklearn import metrics
 
@@ -112,16 +118,16 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, 
 
 @dataclass(frozen=True)
 class LinesReport:
-    """How well lines of characters are read.
+    """The metrics of a reader on lines of characters.
 
     Attributes:
         n: Number of lines.
-        accuracy: Share of the lines that are read right as a whole.
-        character_error_rate: Characters that must be put in, left out or
-            exchanged, as a share of those that are there.
-        precision: Share of what was found that is a character: boxes that
-            share more than half of their union with one.
-        recall: Share of the characters that were found.
+        accuracy: Fraction of the lines that are read without a mistake.
+        character_error_rate: Insertions, deletions and substitutions as a
+            fraction of the true characters.
+        precision: Fraction of the boxes that match a character, with an
+            intersection over union above 0.5.
+        recall: Fraction of the characters that are matched by a box.
     """
 
     n: int
@@ -131,6 +137,7 @@ class LinesReport:
     recall: float
 
     def to_json(self) -> dict[str, Any]:
+        """The metrics as JSON types."""
         return dataclasses.asdict(self)
 
 
@@ -140,13 +147,14 @@ def evaluate_lines(
     found: Sequence[np.ndarray],
     boxes: Sequence[np.ndarray],
 ) -> LinesReport:
-    """Compares what a reader says of lines with what they say.
+    """Computes the metrics of a reader.
 
     Args:
-        answers: The labels that were read in each line, from left to right.
-        truths: The labels that are there.
-        found: `(M, 4)` boxes for each line: left, top, right, bottom.
-        boxes: `(N, 4)`, where the characters are.
+        answers: The predicted labels of each line, from left to right.
+        truths: The true labels of each line.
+        found: The predicted boxes of each line, `(M, 4)`: left, top, right and
+            bottom, in pixels.
+        boxes: The true boxes of each line, `(N, 4)`.
     """
     pairs = list(zip(answers, truths, strict=True))
     matched = [_matched(*each) for each in zip(found, boxes, strict=True)]
@@ -161,18 +169,18 @@ def evaluate_lines(
 
 
 def edits(answer: Sequence[int], truth: Sequence[int]) -> int:
-    """The fewest insertions, deletions and exchanges from one to the other (Levenshtein)."""
+    """The Levenshtein distance: insertions, deletions and substitutions."""
     row = np.arange(len(truth) + 1)
     for label in answer:
         exchanged = row[:-1] + (np.array(truth) != label) if len(truth) else row[:0]
         best = np.concatenate([[row[0] + 1], np.minimum(exchanged, row[1:] + 1)])
-        # What is put in costs one more than what stands before it.
+        # An insertion costs one more than the entry to its left.
         row = np.minimum.accumulate(best - np.arange(len(best))) + np.arange(len(best))
     return int(row[-1])
 
 
 def _matched(found: np.ndarray, boxes: np.ndarray) -> int:
-    """How many boxes are found: pairs that share more than half of their union, one to one."""
+    """How many true boxes have a predicted box of an intersection over union above 0.5."""
     low = np.maximum(found[:, None, :2], boxes[None, :, :2])
     high = np.minimum(found[:, None, 2:], boxes[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
@@ -182,11 +190,11 @@ def _matched(found: np.ndarray, boxes: np.ndarray) -> int:
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart.
+    """The expected calibration error (Guo et al., arXiv 1706.04599, equation 3).
 
-    The answers are sorted into bins of equal width by their confidence; the
-    result is the mean over the bins, weighted by their answers, of
-    |accuracy - mean confidence| (Guo et al., arXiv 1706.04599, equation 3).
+    Predictions are put into bins of equal width by confidence; the result is
+    the mean of |accuracy - mean confidence| over the bins, weighted by their
+    number of predictions.
 
     Args:
         probabilities: `(N, C)` float.
@@ -201,11 +209,11 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T that makes softmax(logits / T) honest.
+    """Fits the temperature T that calibrates softmax(logits / T).
 
-    It has the lowest cross-entropy on these images (Guo et al., arXiv
-    1706.04599, section 4.2) from a half up. That bound holds where a
-    few images, all of them read right, would ask for endless confidence.
+    It minimizes the cross-entropy (Guo et al., arXiv 1706.04599, section 4.2)
+    and is at least 0.5: on a few images that are all classified correctly, the
+    minimum would be at 0.
 
     Args:
         logits: `(N, C)` float, of images that the model was not trained on.
@@ -222,19 +230,19 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_presence(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
-    """The scale and shift that make sigmoid(scale * logit + shift) honest (Platt, 1999).
+    """Fits the scale and shift that calibrate sigmoid(scale * logit + shift) (Platt, 1999).
 
     Args:
         logits: `(N,)` float.
-        present: `(N,)` bool: whether it was there.
+        present: `(N,)` bool, whether a character is there.
     """
     from sklearn.linear_model import LogisticRegression
 
     if present.all() or not present.any():
-        return 1.0, 0.0  # nothing to tell apart
+        return 1.0, 0.0  # only one class to fit
     fitted = LogisticRegression(C=1e6).fit(logits[:, None], present)
     scale = float(fitted.coef_[0, 0])
-    # A network that has learned nothing yet is left as it is.
+    # Keep an untrained network, whose fitted scale may be negative, unchanged.
     return (scale, float(fitted.intercept_[0])) if scale > 0 else (1.0, 0.0)
 
 

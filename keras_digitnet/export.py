@@ -1,4 +1,4 @@
-"""A trained model in the forms that others run: each is written, opened and compared."""
+"""Exports a trained model: each format is written, opened again and compared with Keras."""
 
 import contextlib
 import dataclasses
@@ -47,12 +47,12 @@ class Artifact:
     Attributes:
         format: The name of its `Format`.
         path: The file, or the folder of the SavedModel's version.
-        size: Bytes, all files of it together.
-        compared_on: The data set whose images it was compared on.
-        images: How many; for a reader, pages.
+        size: Size of all its files, in bytes.
+        compared_on: The data set on whose test images it was compared.
+        images: Number of images compared; for a reader, of pages.
         difference: The largest difference of a probability or presence.
-        same_labels: Images to which both give the same label; for a reader,
-            pages on which both find the same characters.
+        same_labels: Number of images with the same label in both; for a reader,
+            of pages on which both find the same characters.
     """
 
     format: str
@@ -64,6 +64,7 @@ class Artifact:
     same_labels: int
 
     def to_json(self) -> dict[str, Any]:
+        """The attributes as JSON types."""
         return {**dataclasses.asdict(self), "path": str(self.path)}
 
 
@@ -73,30 +74,33 @@ def export_model(
     formats: Sequence[str] = ("saved_model",),
     quantize: None = None,
 ) -> list[Artifact]:
-    """Writes `model` in other formats into a folder, and the names of its classes beside them.
+    """Writes `model` in other formats into a folder, with a `config.json` of its class names.
 
     `digitnet/<next integer>/` is a SavedModel for TF Serving, the others are
     `model.onnx`, `model.tflite`, `model_int8.tflite` and `model.xml` with
-    `model.bin`. Each takes `images`, `(N, 28, 28, 1)` uint8, and gives
+    `model.bin`. A classifier takes `images`, `(N, 28, 28, 1)` uint8, and returns
     `probabilities`, `(N, C)` float32, and `label`, `(N,)` int32. Each is loaded
-    again in its own runtime and compared with the Keras model, on the test
-    images that the model was trained beside, or else on the bundled digits;
-    exports that fail this verification are deleted.
+    again in its own runtime and compared with the Keras model on the test
+    images of the run's data set, or else on the bundled digits; exports that
+    fail this verification are deleted.
 
-    Only TensorFlow writes them soundly, so under another backend a child
-    process that runs on TensorFlow does; a `.keras` file loads under all.
+    Export needs the TensorFlow backend; under another one it runs in a child
+    process.
 
     Args:
         model: A preset's name, the folder of a run, or a `.keras` file.
         out_dir: Where the files go; those of the same names are replaced.
-        formats: Some of `EXPORT_FORMATS`, or `all` alone, which leaves out
-            `litert_int8`: weights and most activations in eight bits,
-            calibrated on training images. A reader has no LiteRT.
-        quantize: No longer taken: `litert_int8` is a format.
+        formats: Some of `EXPORT_FORMATS`, or `all` alone, which excludes
+            `litert_int8`: weights and most activations in int8, calibrated on
+            training images. A reader cannot be exported to LiteRT.
+        quantize: Former option, which must be None: use the format `litert_int8`.
+
+    Returns:
+        One `Artifact` per format.
 
     Raises:
         DigitNetError: There is no such model or format, a package is missing,
-            or what was written does not agree with the Keras model.
+            or an export does not agree with the Keras model.
     """
     keras_path, out_dir = find_keras_file(model), Path(out_dir)
     chosen = chosen_formats(formats, quantize)
@@ -109,7 +113,7 @@ def export_model(
     reference = _open(keras_path)
     if isinstance(reference, ReaderReference):
         chosen = _of_any_size(chosen, named=list(formats) != ["all"])
-    if chosen != [SAVED_MODEL]:  # which has its names inside
+    if chosen != [SAVED_MODEL]:  # a SavedModel holds its own config.json
         _refuse_other_names(out_dir, reference)
     artifacts = []
     for form in chosen:
@@ -119,7 +123,7 @@ def export_model(
 
 
 def _of_any_size(chosen: list[Format], named: bool) -> list[Format]:
-    """The formats that can hold a reader, whose pages have any size."""
+    """The formats that a reader, whose pages have any size, can be exported to."""
     fixed = [form.name for form in chosen if not form.any_size]
     if fixed and named:
         raise DigitNetError(
@@ -127,7 +131,7 @@ def _of_any_size(chosen: list[Format], named: bool) -> list[Format]:
             f"size; received: {', '.join(fixed)}, whose sizes are fixed."
         )
     if fixed:
-        logger.info("LiteRT is left out: its sizes are fixed, and a reader's pages have any size.")
+        logger.info("Skipped LiteRT: its sizes are fixed, and a reader's pages have any size.")
     return [form for form in chosen if form.any_size]
 
 
@@ -135,9 +139,9 @@ def _announce(artifact: Artifact) -> None:
     logger.info("Written and verified: %s", artifact.path)
     if artifact.format == "litert_int8" and artifact.images < ENOUGH_IMAGES:
         logger.info(
-            "The %s test images of %s are too few to measure what int8 costs: it was judged by "
-            "those of which the Keras model is sure. More of them tell: keras-digitnet evaluate %s "
-            "--data mnist",
+            "The %s test images of %s are too few to measure what int8 costs: only those on which "
+            "the Keras model is confident were compared. Measure it with: keras-digitnet evaluate "
+            "%s --data mnist",
             f"{artifact.images:,}",
             artifact.compared_on,
             artifact.path,
@@ -145,14 +149,14 @@ def _announce(artifact: Artifact) -> None:
 
 
 def _require_packages(chosen: list[Format]) -> None:
-    """Before anything is written."""
+    """Imports all packages that are needed, before anything is written."""
     for form in chosen:
         for module, extra in form.needs.items():
             with suppress_native_stderr():
                 import_extra(module, extra)
 
 
-# What is exported
+# The reference
 
 
 def _open(keras_path: Path) -> Reference:
@@ -176,17 +180,17 @@ def _batches(dataset: Dataset) -> tuple[np.ndarray, ...]:
 
 
 def _pages(dataset: Dataset) -> tuple[np.ndarray, ...]:
-    """Lines of test images as a reader looks at them, one by one: each has a size of its own."""
+    """Lines of test images at a reader's scale, one per batch since their sizes differ."""
     random = np.random.default_rng(0)
     lines = (write_line(dataset.test, random) for _ in range(_PAGES))
     return tuple(canvas(line.picture, 24 / line.picture.shape[0], as_edge=True) for line in lines)
 
 
 def _dataset_of(keras_path: Path) -> Dataset:
-    """The images that the run was trained beside, else the bundled ones."""
-    # A config.json of somebody else, or images that have changed since, are no reason to fail.
+    """The run's data set, else the bundled digits."""
+    # A foreign config.json, or images that have changed since, must not fail the export.
     known = (DigitNetError, KeyError, TypeError, ValueError, RuntimeError, OSError)
-    with contextlib.suppress(*known), _told_already("keras_digitnet.data"):
+    with contextlib.suppress(*known), _without_warnings("keras_digitnet.data"):
         settings = read_json(keras_path.with_name("config.json"))["train"]
         if is_at_hand(settings["data"]):
             return load_dataset(
@@ -198,19 +202,19 @@ def _dataset_of(keras_path: Path) -> Dataset:
 
 
 @contextlib.contextmanager
-def _told_already(name: str) -> Iterator[None]:
-    """Without a logger's warnings: the run that had these images has given them."""
-    talker = logging.getLogger(name)
-    level = talker.level
-    talker.setLevel(logging.ERROR)
+def _without_warnings(name: str) -> Iterator[None]:
+    """Silences a logger's warnings: the training run has already logged those on its images."""
+    quiet = logging.getLogger(name)
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        talker.setLevel(level)
+        quiet.setLevel(level)
 
 
 def _refuse_other_names(out_dir: Path, reference: Reference) -> None:
-    """A folder has one `config.json`: no model may stand beside the names of another."""
+    """Raises DigitNetError if the folder's `config.json` belongs to a model with other classes."""
     if (
         out_dir.resolve() == reference.path.parent.resolve()
         or not (out_dir / "config.json").exists()
@@ -229,11 +233,11 @@ def _refuse_other_names(out_dir: Path, reference: Reference) -> None:
         )
 
 
-# Each of its forms
+# Each format
 
 
 def _exported(form: Format, reference: Reference, out_dir: Path) -> Artifact:
-    """Writes, opens and compares one form; only then does it get its name."""
+    """Writes one format to a temporary folder, verifies it, and moves it to its final path."""
     with temporary_beside(out_dir / form.file) as folder:
         folder.mkdir()
         _write(form, reference, folder / form.file)
@@ -246,18 +250,18 @@ def _write(form: Format, reference: Reference, path: Path) -> None:
         form.write(reference, path)
     except (DigitNetError, OSError):
         raise
-    except Exception as error:  # each converter has exceptions of its own
+    except Exception as error:  # converters raise exceptions of any type
         raise DigitNetError(
-            f"{form.name}: expected a model that this format can hold; received: "
+            f"{form.name}: expected a model that this format supports; received: "
             f"{first_line(error)}"
         ) from error
 
 
 def _verified(form: Format, reference: Reference, folder: Path, runtime: Runtime) -> Artifact:
-    """What lies in the folder, if it does as the Keras model does.
+    """Describes the export in the folder.
 
     Raises:
-        DigitNetError: It does not.
+        DigitNetError: It does not agree with the Keras model.
     """
     answers = [runtime.predict_batch(batch) for batch in reference.batches]
     difference, same, problem = reference.compared(form, answers)
@@ -283,10 +287,10 @@ def _published(form: Format, reference: Reference, folder: Path, out_dir: Path) 
 def _export_in_tensorflow(
     keras_path: Path, out_dir: Path, formats: Sequence[str]
 ) -> list[Artifact]:
-    """Runs this module as a program; the last line that it prints is the artifacts or the error.
+    """Runs this module as a program, whose last line of output is the artifacts or the error.
 
-    Its stdin ends when this process does, even killed, and then so does it: what
-    it published later would stand beside what a resumed run has exported.
+    The child exits when its stdin is closed, which happens even if this process
+    is killed: otherwise it could publish beside the export of a resumed run.
     """
     arguments = json.dumps([str(keras_path), str(out_dir), list(formats)])
     stdin, held_open = os.pipe()
@@ -305,7 +309,7 @@ def _export_in_tensorflow(
     try:
         answer = json.loads(child.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        answer = {"error": f"it ended with code {child.returncode} and said nothing"}
+        answer = {"error": f"it exited with code {child.returncode} without a message"}
     if "error" in answer:
         raise DigitNetError(f"The export in a TensorFlow process failed: {answer['error']}")
     return [Artifact(**{**row, "path": Path(row["path"])}) for row in answer["artifacts"]]

@@ -1,4 +1,4 @@
-"""Pictures of every kind to grey pixels."""
+"""Decodes pictures of any kind to grey pixels."""
 
 import contextlib
 import inspect
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    # A file's path, content, data URL, or an open file of it; an opened picture, or its pixels.
+    # A path, a file's content, a data URL, an open file, a Pillow image or an array of pixels.
     Picture: TypeAlias = (
         str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
     )
@@ -33,23 +33,28 @@ logger = logging.getLogger(__name__)
 
 SIDE = 28
 
-# What decodes in about half a gigabyte.
+# Takes about half a gigabyte to decode.
 _MOST_PIXELS = 64_000_000
-# So often the largest picture's JPEG may go over its pixels, a smaller one's more often: some
-# seconds. Ten is usual for one that appears bit by bit.
+# Scans of a progressive JPEG of the largest size, smaller ones may have more: a few seconds of
+# decoding. Ten are usual.
 _MOST_SCANS = 20
 _MOST_BYTES = 1 << 30  # of an open file, and of standard input
 
-# Pillow goes by the content; it would start other programs for some of its further formats.
+# Pillow detects the format from the content. Some formats that are left out start other programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
-# What is fainter is left of ink that was wiped off.
+# Fainter pixels are remains of erased ink.
 _FAINTEST_ALPHA = 8
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _LONGEST_NAME = 400
 
 
 class NamedBytes(bytes):
-    """The content of a picture, and what messages call it."""
+    """The content of a picture file, with the name to use in messages.
+
+    Args:
+        content: The file's bytes.
+        name: The name, which `str` returns.
+    """
 
     def __new__(cls, content: bytes, name: str) -> "NamedBytes":
         named = super().__new__(cls, content)
@@ -63,10 +68,10 @@ class NamedBytes(bytes):
 
 
 def read_standard_input() -> NamedBytes:
-    """All of standard input; nothing where it is closed.
+    """Reads all of standard input; it counts as empty if it is closed.
 
     Raises:
-        DigitNetError: There is too much of it.
+        DigitNetError: It is longer than 1 GiB.
     """
     content = sys.stdin.buffer.read(_MOST_BYTES + 1) if sys.stdin else b""
     if len(content) > _MOST_BYTES:
@@ -77,30 +82,30 @@ def read_standard_input() -> NamedBytes:
 
 
 def is_there(picture: str | NamedBytes) -> bool:
-    """Whether there is something to be opened; that it can be read is another question."""
+    """Whether the picture exists, whether or not it can be decoded."""
     if isinstance(picture, NamedBytes) or _DATA_URL.match(picture):
         return True
     return os.path.isfile(page_of(picture)[0])  # noqa: PTH113
 
 
 def read_image(path: "Picture") -> tuple[np.ndarray, bool]:
-    """A picture in MNIST's form already, grey and at MNIST's size.
+    """Reads a picture that has MNIST's form already, and resizes it to 28x28 if needed.
 
     Args:
-        path: A file as for `read_grey`, light on dark.
+        path: A picture as for `read_grey`, light on dark.
 
     Returns:
         `(28, 28)` uint8, and whether the picture had that size.
 
     Raises:
-        DigitNetError: It is no picture, is damaged, or is too large to open.
+        DigitNetError: It is not a picture, is damaged, or is too large to open.
     """
     grey = read_grey(path)
     return resized(grey), grey.shape == (SIDE, SIDE)
 
 
 def resized(grey: np.ndarray) -> np.ndarray:
-    """Grey values `(H, W)` uint8 at MNIST's size, whatever they show."""
+    """Resizes grey values `(H, W)` uint8 to `(28, 28)` uint8, ignoring the aspect ratio."""
     from PIL import Image
 
     if grey.shape == (SIDE, SIDE):
@@ -109,32 +114,32 @@ def resized(grey: np.ndarray) -> np.ndarray:
 
 
 def read_grey(picture: "Picture") -> np.ndarray:
-    """The grey values of a picture, upright; of an animation, its first frame.
+    """Reads the grey values of a picture, upright; of an animation, the first frame.
 
-    Colours are weighted as the eye does (ITU-R 601); what is transparent shows
-    paper that the ink stands out from. Of a TIFF of several pages the first is
-    read, and a warning names the others, unless the path ends in `#page=N`.
+    Colours are weighted by luma (ITU-R 601). Transparent pixels become paper
+    that contrasts with the ink. Of a multi-page TIFF the first page is read,
+    with a warning, unless the path ends in `#page=N`.
 
     Args:
         picture: A path to a PNG, JPEG, BMP, GIF, TIFF, WebP, AVIF, PBM, PGM or
             PPM, the content of one (bytes, or a `data:` URL), or a file of one
             opened for reading bytes; a Pillow image; or an array, `(H, W)`,
             `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA: bool, uint8,
-            uint16, whole numbers from 0 to 255, or floats from 0 to 1. Values
-            of a mask, 0 and 1, are black and white; what has more than eight
-            bits is as bright as its largest value needs.
+            uint16, whole numbers from 0 to 255, or floats from 0 to 1. The
+            values 0 and 1 of a mask become black and white. Values of more
+            than eight bits are scaled by the bit depth of their maximum.
 
     Returns:
         `(H, W)` uint8.
 
     Raises:
-        DigitNetError: It is no picture, is damaged, or is too large to open.
+        DigitNetError: It is not a picture, is damaged, or is too large to open.
     """
     return _opened(picture, _grey, warn=True)
 
 
 def open_upright(picture: "Picture") -> "Image.Image":
-    """The same picture in colour, as an RGB image, for drawing on it.
+    """Opens the same picture in colour, upright, as an RGB image to draw on.
 
     Raises:
         DigitNetError: As for `read_grey`.
@@ -143,13 +148,13 @@ def open_upright(picture: "Picture") -> "Image.Image":
 
 
 def described(grey: np.ndarray) -> str:
-    """Size and values of a picture, for a message that says why nothing was found in it."""
+    """Size and range of values of a picture, for messages."""
     height, width = grey.shape
     return f"{width}x{height} pixels of values from {grey.min()} to {grey.max()}"
 
 
 def name_of(picture: "Picture") -> str:
-    """What messages call a picture."""
+    """The name of a picture for messages."""
     if not isinstance(picture, str | os.PathLike | NamedBytes):
         return "picture"
     name = str(picture)
@@ -160,13 +165,13 @@ def name_of(picture: "Picture") -> str:
 
 
 def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: bool = False) -> T:
-    """What `convert` makes of the picture; whatever it cannot is one message."""
+    """Applies `convert` to the opened picture; turns any failure into a DigitNetError."""
     from PIL import Image
 
     file: Any = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; the pixels decide
+            warnings.simplefilter("ignore")  # about odd metadata; only the pixels matter
             if isinstance(picture, Image.Image):
                 return convert(_within_limits(picture))
             if hasattr(picture, "__array__") and not isinstance(picture, str | bytes):
@@ -174,28 +179,28 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
             file, page = _file_of(picture)
             with Image.open(file, formats=_FORMATS) as opened:
                 if page:
-                    _turn_to(opened, page)
+                    _seek_page(opened, page)
                 elif warn and opened.format == "TIFF":
                     _warn_of_pages(picture, file)
                 return convert(_within_limits(opened))
     except DigitNetError:
         raise
-    except Exception as error:  # Pillow lets through whatever its decoders raise
+    except Exception as error:  # Pillow's decoders raise exceptions of any type
         raise DigitNetError(
-            f"{name_of(picture)}: expected an image; received: {_said(picture, file, error)}"
+            f"{name_of(picture)}: expected an image; received: {_received(picture, file, error)}"
         ) from None
 
 
-# What a picture comes as
+# Sources of pictures
 
 
 def _file_of(picture: Any) -> tuple[Any, int | None]:
-    """A path or an open file, and the page that is meant, if one is named."""
+    """A path or an open file, and the number of the page if one is named."""
     if isinstance(picture, str | os.PathLike):
         if _DATA_URL.match(path := os.fspath(picture)):
             return io.BytesIO(_from_data_url(path)), None
         path, page = page_of(path)
-        if not os.path.isfile(path):  # noqa: PTH113  (a pipe would be waited for)
+        if not os.path.isfile(path):  # noqa: PTH113  (opening a pipe would block)
             raise FileNotFoundError
         return path, page
     if isinstance(picture, bytes | bytearray | memoryview):
@@ -209,7 +214,7 @@ def _file_of(picture: Any) -> tuple[Any, int | None]:
 
 
 def _from_data_url(url: str) -> bytes:
-    """What stands behind `data:image/png;base64,`, as web pages send it (RFC 2397)."""
+    """The content of a data URL such as `data:image/png;base64,...` (RFC 2397)."""
     import base64
     import urllib.parse
 
@@ -222,26 +227,25 @@ def _from_data_url(url: str) -> bytes:
 
 
 def _content(file: Any) -> bytes:
-    """All of an open file, from its beginning where it has one to go back to."""
+    """All of an open file, from its start if it is seekable."""
     if inspect.iscoroutinefunction(file.read):
         raise TypeError(
-            f"an object of type {type(file).__name__} that has to be waited for; give what "
-            "`await file.read()` returns."
+            f"an object of type {type(file).__name__}, which is asynchronous; give the result of "
+            "`await file.read()`."
         )
-    with contextlib.suppress(AttributeError, OSError):  # of a stream
+    with contextlib.suppress(AttributeError, OSError):  # a stream is not seekable
         file.seek(0)
     content = file.read(_MOST_BYTES + 1)
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(
-            f"a file that gives {type(content).__name__} where bytes are expected; "
-            "open it with mode 'rb'."
+            f"a file that returns {type(content).__name__}, not bytes; open it with mode 'rb'."
         )
     if len(content) > _MOST_BYTES:
         raise ValueError(f"more than {_MOST_BYTES >> 20} MiB.")
     return bytes(content)
 
 
-def _turn_to(opened: "Image.Image", page: int) -> None:
+def _seek_page(opened: "Image.Image", page: int) -> None:
     try:
         if page > MOST_PAGES:
             raise ValueError(f"page {page}; at most {MOST_PAGES} of a file are read, so split it.")
@@ -272,12 +276,12 @@ def _within_limits(picture: "Image.Image") -> "Image.Image":
         )
     scans = _scans(picture)
     if width * height * scans > _MOST_PIXELS * _MOST_SCANS:
-        raise ValueError(f"a JPEG that goes over its pixels {scans:,} times; save it anew")
+        raise ValueError(f"a JPEG of {scans:,} scans, too many to decode; save it again")
     return picture
 
 
 def _scans(picture: "Image.Image") -> int:
-    """How often a JPEG that was not read yet goes over its pixels, by its start-of-scan markers."""
+    """The number of scans of a JPEG that is not decoded yet, by its start-of-scan markers."""
     file = getattr(picture, "fp", None)
     if file is None or picture.format not in ("JPEG", "MPO"):
         return 1
@@ -304,7 +308,7 @@ def _grey(picture: "Image.Image") -> np.ndarray:
     from PIL import ImageOps
 
     if hasattr(picture, "draft"):
-        picture.draft("L", picture.size)  # of a JPEG, the colours are not even decoded
+        picture.draft("L", picture.size)  # a JPEG decoder then skips the colours
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
         return _eight_bits(np.asarray(upright))
@@ -312,15 +316,15 @@ def _grey(picture: "Image.Image") -> np.ndarray:
         low, high = upright.getextrema()
         raise ValueError(f"numbers that are not of 8 or 16 bits a pixel, from {low} to {high}.")
     if upright.has_transparency_data:
-        return _eight_bits(_on_paper(upright.convert("RGBA")))  # a palette may be transparent too
+        return _eight_bits(_on_paper(upright.convert("RGBA")))  # palettes can be transparent too
     return _eight_bits(np.asarray(upright.convert("L")))
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Whole numbers as uint8: those of a mask from 0 to 255, those of more bits cut to eight.
+    """Integers as uint8: masks scaled from 0 and 1 to 0 and 255, deeper values cut to eight bits.
 
-    Cameras and scanners put 10 and 12 bits into 16, so the largest value tells
-    how many there are.
+    Cameras and scanners store 10 and 12 bits in 16, so the bit depth is taken
+    from the largest value.
     """
     highest = int(values.max())
     if highest == 1:
@@ -335,9 +339,9 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _on_paper(picture: "Image.Image") -> np.ndarray:
-    """An RGBA picture laid on what its ink stands out from, which may be faint all over.
+    """Composites an RGBA picture, whose ink may be faint, onto paper that contrasts with the ink.
 
-    A page with transparent corners is laid on paper like its own instead.
+    An opaque page with transparent corners is composited onto its own paper's grey.
     """
     from PIL import Image, ImageChops, ImageStat
 
@@ -351,7 +355,7 @@ def _on_paper(picture: "Image.Image") -> np.ndarray:
     if opacity > 0.5 * 255 * grey.width * grey.height:
         counts = np.cumsum(grey.histogram(alpha.point(lambda value: 255 * (value > 127))))
         low, median, high = np.searchsorted(counts, counts[-1] * np.array((0.02, 0.5, 0.98)))
-        if high - low > 64:  # else it is all ink
+        if high - low > 64:  # otherwise all of it is ink
             paper = int(median)
     return np.asarray(Image.composite(grey, Image.new("L", grey.size, paper), alpha))
 
@@ -379,15 +383,16 @@ def _from_array(pixels: np.ndarray) -> "Image.Image":
     return Image.fromarray(np.round(plain * (255 / highest)).astype(np.uint8))
 
 
-def _said(picture: "Picture", file: Any, error: Exception) -> str:
+def _received(picture: "Picture", file: Any, error: Exception) -> str:
+    """What a message says was received where a picture cannot be opened."""
     from PIL import UnidentifiedImageError
 
     if isinstance(picture, bytes) and not picture:
-        return "nothing."
+        return "no data."
     if isinstance(error, UnidentifiedImageError):
         start = file.getvalue()[:512] if isinstance(file, io.BytesIO) else first_bytes(file)
         if not start:
-            return "nothing: an empty file, or one that was read to its end."
+            return "an empty file, or one already read to its end."
         kind = kind_of(start)
         known = kind and kind.upper() not in _FORMATS
         return (
@@ -398,10 +403,10 @@ def _said(picture: "Picture", file: Any, error: Exception) -> str:
         return first_line(error)
     if os.path.isdir(picture):  # noqa: PTH112
         readable = os.access(picture, os.R_OK | os.X_OK)
-        return "a folder without pictures." if readable else "a folder that cannot be looked into."
+        return "a folder without pictures." if readable else "a folder that cannot be read."
     if isinstance(error, FileNotFoundError):
         if re.match(r"https?://", str(picture)):
-            return "an address; fetch it first, since nothing is fetched here."
+            return "a URL; download it first."
         there = os.path.exists(picture)  # noqa: PTH110
-        return "something that is no file." if there else "no such file."
+        return "not a regular file." if there else "no such file."
     return first_line(error)

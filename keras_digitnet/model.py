@@ -1,4 +1,4 @@
-"""DigitNet itself: uint8 images to logits, scaling and augmentation inside."""
+"""The classifier's network, from uint8 images to logits, with scaling and augmentation inside."""
 
 from typing import Any
 
@@ -30,15 +30,18 @@ _RANDOM_LAYERS = (
 
 
 def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
-    """A model from `(N, 28, 28, 1)` uint8 images to `(N, num_classes)` logits.
+    """Builds a model from `(N, 28, 28, 1)` uint8 images to `(N, num_classes)` float32 logits.
 
-    A ConvNeXt (Liu et al., arXiv 2201.03545) with an overlapping stem. The
-    first weights are drawn from Keras's global seed
-    (`keras.utils.set_random_seed`).
+    A ConvNeXt (Liu et al., arXiv 2201.03545) with an overlapping stem. Weights
+    are initialized from Keras's global seed (`keras.utils.set_random_seed`).
 
-    Keras's `floatx` and `image_data_format` have no influence. Its dtype policy
-    has one if it mixes precisions: the layers between the stem and the logits
-    then compute in it; these, and the images, stay float32.
+    Keras's `floatx` and `image_data_format` are ignored. A mixed dtype policy
+    applies to the layers between the stem and the logits; these two, and the
+    images, stay float32.
+
+    Args:
+        config: Sizes and augmentation.
+        name: Name of the model.
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(images)
@@ -59,19 +62,19 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
 def network_dtype() -> str:
     """The dtype policy of the layers that may mix precisions, one of `DTYPES`.
 
-    Each states it, and `DATA_FORMAT`, where Keras would take the process's
-    settings. `mixed_bfloat16` and `mixed_float16` are the process's own; under
-    any other policy it is float32.
+    It is the process's policy if that is `mixed_bfloat16` or `mixed_float16`,
+    else float32. Every layer is given it and `DATA_FORMAT` explicitly, so that
+    Keras's global settings do not apply.
     """
     policy = str(keras.config.dtype_policy().name)
     return policy if policy in DTYPES else "float32"
 
 
 def stem(x: Any, config: ModelConfig) -> Any:
-    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a look at full resolution, then half of it.
+    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: one convolution, then one with stride 2.
 
-    In float32 under any policy: where the image is black, the norm divides by
-    next to nothing, and gradients a thousand times as large leave float16's range.
+    Always in float32: on black pixels the normalization divides by almost zero,
+    and the gradients, a thousand times larger there, overflow float16.
     """
     width = config.widths[0]
     x = convolution(max(width // 2, 1), 3, "stem_full", dtype="float32", activation="relu")(x)
@@ -91,8 +94,8 @@ def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any
     branch = DepthwiseConv2D(
         config.kernel_size,
         padding="same",
-        # Keras counts a depthwise kernel's channels as its fan-in, though each
-        # output sees one of them; the scale takes them out again.
+        # Keras counts a depthwise kernel's channels in its fan-in, although each output depends
+        # on one of them; the scale cancels that.
         depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
         data_format=DATA_FORMAT,
         dtype=network_dtype(),
@@ -105,10 +108,10 @@ def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any
 
 
 def weighted_pooling(x: Any) -> Any:
-    """`(N, H, W, C)` to `(N, C)`: each channel's mean over the map, with learned weights.
+    """`(N, H, W, C)` to `(N, C)`: a learned weighted mean of each channel over the map.
 
-    Digits are centred, so that where something is tells as much as that it is
-    there; ConvNeXt's plain mean forgets it. The weights start as the mean's.
+    Digits are centred, so position matters, which ConvNeXt's plain mean
+    discards. The weights are initialized to the plain mean.
     """
     height, width = x.shape[1:3]
     mean = keras.initializers.Constant(1 / (height * width))
@@ -123,7 +126,7 @@ def weighted_pooling(x: Any) -> Any:
 
 
 def augment(x: Any, config: ModelConfig) -> Any:
-    """The random changes of the images that `config.augmentation` asks for."""
+    """Adds the random layers of `config`; the shape `(N, 28, 28, 1)` is kept."""
     if config.augmentation == "none":
         return x
     if config.augmentation == "affine":
@@ -153,10 +156,10 @@ def augment(x: Any, config: ModelConfig) -> Any:
 
 
 def build_inference_model(model: keras.Model) -> keras.Model:
-    """What is deployed: the same weights, no random layer, probabilities inside.
+    """Builds the deployed form of a classifier: without random layers, with a softmax.
 
     Args:
-        model: A trained model as `build_model` gives; its layers are shared.
+        model: A model that `build_model` has built; its layers are shared.
 
     Returns:
         A model from `(N, 28, 28, 1)` uint8 images to `(N, C)` float32
@@ -170,7 +173,7 @@ def build_inference_model(model: keras.Model) -> keras.Model:
 
 
 def fold_temperature(model: keras.Model, temperature: float) -> None:
-    """Divides a model's logits by `temperature`, in the weights of its last layer."""
+    """Divides a model's logits by `temperature`, by scaling the weights of the last layer."""
     layer = model.get_layer("logits")
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
@@ -179,8 +182,8 @@ def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) ->
     if isinstance(layer, _RANDOM_LAYERS):
         return args[0]
     if isinstance(layer, layers.Dense) and len(args[0].shape) == 4:
-        # As rows it is one matrix product; on a map TensorFlow works out shapes at run time,
-        # in a dozen operations a layer that every exported file would hold.
+        # Flattened to rows it is one matrix product. On a map TensorFlow computes shapes at run
+        # time, which adds a dozen operations per layer to every exported file.
         height, width, channels = args[0].shape[1:]
         rows = layer(ops.reshape(args[0], (-1, channels)))
         return ops.reshape(rows, (-1, height, width, layer.units))
@@ -188,22 +191,23 @@ def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) ->
 
 
 def jit_compile() -> str | bool:
-    """What `Model.compile` should be told: XLA on JAX, if every layer allows it.
+    """The `jit_compile` argument for `Model.compile`: XLA on JAX, where every layer allows it.
 
-    On TensorFlow XLA makes training on a CPU several times slower, and on
-    torch Keras runs eagerly.
+    On TensorFlow, XLA slows training on a CPU down several times; on torch,
+    Keras runs eagerly.
     """
     return "auto" if keras.backend.backend() == "jax" else False
 
 
 def count_parameters(model: keras.Model) -> int:
-    """Trainable parameters; the states of random generators are not counted."""
+    """The number of trainable parameters, without the states of random generators."""
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)
 
 
 def convolution(
     width: int, kernel_size: int, name: str, dtype: str | None = None, **options: Any
 ) -> keras.layers.Layer:
+    """A convolution to `width` channels with the settings that all networks here share."""
     return layers.Conv2D(
         width,
         kernel_size,
@@ -219,6 +223,7 @@ def convolution(
 def dense(
     width: int, name: str, activation: str | None = None, dtype: str | None = None
 ) -> keras.layers.Layer:
+    """A dense layer to `width` channels with the settings that all networks here share."""
     return layers.Dense(
         width,
         activation,
@@ -229,4 +234,5 @@ def dense(
 
 
 def normalization(name: str, dtype: str | None = None) -> keras.layers.Layer:
+    """Layer normalization over the channels."""
     return layers.LayerNormalization(epsilon=1e-6, dtype=dtype or network_dtype(), name=name)

@@ -1,4 +1,4 @@
-"""MNIST's form: a digit that was found in a picture, drawn as MNIST has it."""
+"""Normalizes a digit that was found in a picture to MNIST's form."""
 
 import numpy as np
 
@@ -7,16 +7,17 @@ from keras_digitnet.images import SIDE
 # MNIST's digits fill 20x20 and have their centre of mass at pixel 14 of 28 (LeCun et al., 1998).
 BOX = 20
 CENTRE = 14
-# The middle half of MNIST's strokes, in pixels, as `stroke_width` measures them.
+# Quartiles of MNIST's stroke widths, in pixels, as `stroke_width` measures them.
 STROKE_WIDTHS = (2.4, 3.2)
 
-# Strokes are corrected on a digit drawn so many times larger.
+# Strokes are corrected at this multiple of MNIST's resolution.
 _MAGNIFIED = 5
-# Beside a character's box, in its heights: what tells the paper, and what may be its own ink.
+# Margins around a character's box, in heights of the box: to see the paper, and for ink that the
+# box cuts off.
 _SURROUNDINGS = 0.25
 _MARGIN = 0.06
-# In its heights too: blur that takes noise away, and what no stroke is wider than, where loops
-# must stay open to tell light from dark, and where they need not.
+# In heights of the box: blur against noise; and two upper bounds of stroke width, a narrow one
+# that keeps loops open, to tell light ink from dark, and a wide one to extract the ink.
 _NOISE = 0.02
 _STROKES = (0.2, 0.6)
 
@@ -26,21 +27,24 @@ Box = tuple[float, float, float, float]
 def is_normalized(grey: np.ndarray) -> bool:
     """Whether a grey picture has MNIST's form already.
 
-    That is 28x28 pixels, light on dark, and its mass within a pixel of the
-    centre. MNIST's programs count the middle, 13.5, as 14.
+    That is 28x28 pixels, light on dark, with the centre of mass at most 1.5
+    pixels from the centre: MNIST's centring rounds 13.5 to 14.
+
+    Args:
+        grey: `(H, W)` uint8.
     """
     import cv2
 
     if grey.shape != (SIDE, SIDE):
         return False
-    mass = cv2.subtract(grey, _ground(grey))  # the ground, if not black, has no weight
+    mass = cv2.subtract(grey, _ground(grey))  # a background that is not black has no weight
     if not mass.any() or not is_light_on_dark(grey):
         return False
     return all(12.5 <= position <= 15 for position in _centre_of_mass(mass))
 
 
 def is_light_on_dark(grey: np.ndarray) -> bool:
-    """Whether the edge of a `(H, W)` picture is darker than what it holds."""
+    """Whether the edge of a `(H, W)` picture is darker than the mean of its pixels."""
     return _ground(grey) <= grey.mean()
 
 
@@ -50,15 +54,14 @@ def _ground(grey: np.ndarray) -> float:
 
 
 def digit_in(grey: np.ndarray, box: Box) -> np.ndarray:
-    """The character in a box of a picture, in MNIST's form.
+    """Cuts a character out of a picture and normalizes it to MNIST's form.
 
     Args:
         grey: `(H, W)` uint8.
         box: Left, top, right and bottom, in pixels.
 
     Returns:
-        `(28, 28)` uint8; black where nothing in the box differs from its
-        surroundings.
+        `(28, 28)` uint8; black if the box holds no ink.
     """
     ink = cropped(_ink_in(grey, box))
     return draw_digit(ink) if ink.size else np.zeros((SIDE, SIDE), np.uint8)
@@ -67,9 +70,9 @@ def digit_in(grey: np.ndarray, box: Box) -> np.ndarray:
 def _ink_in(grey: np.ndarray, box: Box) -> np.ndarray:
     """The ink in a box: `(h, w)` float32, 0 on paper, 0.5 on the outline of a stroke, 1 within.
 
-    What is darker than all around it within reach, or lighter, whichever there
-    is more of, is a stroke: a morphological closing or opening takes it away
-    and leaves paper and shadows. Otsu's threshold parts it from noise.
+    A black-hat or top-hat transform, whichever responds more strongly, separates
+    dark or light strokes from paper and shadows; Otsu's threshold separates them
+    from noise.
     """
     import cv2
 
@@ -89,12 +92,12 @@ def _ink_in(grey: np.ndarray, box: Box) -> np.ndarray:
     within = max(float(np.median(contrast[mask > 0])), outline + 1)
     ink = 0.5 + 0.5 * (contrast.astype(np.float32) - outline) / (within - outline)
     own = _mostly_inside(mask, rows, columns)
-    # A stroke's rim is soft; further away from it, what differs from the paper is noise.
+    # A stroke's edge is soft; beyond one pixel, differences from the paper are noise.
     return np.clip(ink * cv2.dilate(own, np.ones((3, 3), np.uint8)), 0, 1)
 
 
 def _mostly_inside(mask: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The connected ink of which the box holds the larger part, also where it leaves the box."""
+    """The connected components of which more than half lies in the box, in full."""
     import cv2
 
     count, labels = cv2.connectedComponents(mask)
@@ -102,7 +105,7 @@ def _mostly_inside(mask: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
     inside = np.bincount(labels[rows, columns].ravel(), minlength=count)
     kept = 2 * inside > all_of_it
     kept[0] = False
-    if not kept.any():  # a stroke that runs on through the box, as digits that are joined
+    if not kept.any():  # a stroke that crosses the box, as in touching digits
         clipped = np.zeros_like(mask)
         clipped[rows, columns] = mask[rows, columns]
         return clipped
@@ -110,7 +113,7 @@ def _mostly_inside(mask: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
 
 
 def _slices(shape: tuple[int, ...], box: Box, margin: float) -> tuple[int, int, int, int]:
-    """The box with a margin, in whole pixels of the picture, one at the least."""
+    """The box with a margin, clipped to the picture, in whole pixels, at least one each way."""
     left, right = (
         int(np.clip(side, 0, shape[1])) for side in (box[0] - margin, box[2] + margin + 1)
     )
@@ -131,18 +134,18 @@ def _centre_of_mass(image: np.ndarray) -> tuple[float, float]:
 
 
 def stroke_width(mask: np.ndarray) -> float:
-    """The mean width of the strokes of a mask, in pixels; exact for a long bar."""
+    """The mean width of the strokes of a `(H, W)` uint8 mask, in pixels; exact for a long bar."""
     import cv2
 
     if not mask.any():
         return 0.0
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    # The distance to paper rises to half the width in the middle: a quarter in the mean.
+    # The distance to paper rises to half the width at the centre line: a quarter on average.
     return 4 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 5)[framed > 0].mean())
 
 
 def cropped(ink: np.ndarray) -> np.ndarray:
-    """The ink without the paper around it; empty where there is none."""
+    """Crops `(H, W)` float ink to its bounding box; empty if there is no ink."""
     import cv2
 
     left, top, width, height = cv2.boundingRect((ink > 0).astype(np.uint8))
@@ -150,18 +153,18 @@ def cropped(ink: np.ndarray) -> np.ndarray:
 
 
 def draw_digit(ink: np.ndarray) -> np.ndarray:
-    """The digit drawn as MNIST has it.
+    """Draws ink in MNIST's form: fit to 20x20, with MNIST's stroke width, centred by mass.
 
     Args:
         ink: `(H, W)` float32, 0 on paper, 0.5 on the outline of a stroke and 1
-            within, not all 0, cropped.
+            within; cropped, and not all 0.
 
     Returns:
         `(28, 28)` uint8.
     """
     import cv2
 
-    strokes = cropped(_with_usual_strokes(_magnified(ink)))
+    strokes = cropped(_with_mnist_strokes(_magnified(ink)))
     height, width = strokes.shape
     factor = BOX / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -175,7 +178,7 @@ def draw_digit(ink: np.ndarray) -> np.ndarray:
 
 
 def _magnified(ink: np.ndarray) -> np.ndarray:
-    """The digit's ink at `_MAGNIFIED` times MNIST's size, with room for wider strokes."""
+    """The digit's ink at `_MAGNIFIED` times MNIST's size, padded so that strokes can widen."""
     import cv2
 
     height, width = ink.shape
@@ -187,16 +190,16 @@ def _magnified(ink: np.ndarray) -> np.ndarray:
         large = cv2.resize(large, size, interpolation=cv2.INTER_AREA)
     else:
         large = cv2.resize(large, size, interpolation=cv2.INTER_CUBIC)
-        large = cv2.GaussianBlur(large, (0, 0), 0.4 * factor)  # stairs are no part of a stroke
+        large = cv2.GaussianBlur(large, (0, 0), 0.4 * factor)  # smooths the pixels' stairs
     margin = _MAGNIFIED * 2
     return cv2.copyMakeBorder(large, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
 
 
-def _with_usual_strokes(ink: np.ndarray) -> np.ndarray:
-    """The ink with strokes nearly as wide as MNIST's: thin ones widened, bold ones thinned.
+def _with_mnist_strokes(ink: np.ndarray) -> np.ndarray:
+    """Widens thin strokes and thins bold ones, to nearly the width of MNIST's.
 
-    Strokes that are not widened keep their tones: a loop that is nearly filled
-    is seen in them alone.
+    Strokes that are not widened keep their grey values, which alone show a loop
+    that is almost filled.
     """
     import cv2
 
@@ -207,7 +210,7 @@ def _with_usual_strokes(ink: np.ndarray) -> np.ndarray:
         from_ink = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
         return (from_ink <= (thinnest - width) / 2).astype(np.float32)
     to_paper = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-    # Half of what is too much goes: an 8 with filled loops, thinned all the way, is a 1. And where
-    # strokes differ in width the thin ones must not vanish altogether.
+    # Remove only half of the excess: fully thinned, an 8 with filled loops becomes a 1. The second
+    # bound keeps thin strokes from vanishing beside bold ones.
     shrinkage = min(max(0.0, width - boldest) / 4, 0.6 * float(to_paper.max()))
     return np.where(to_paper > shrinkage, np.clip(ink, 0, 1), 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which files are pictures, and which pages they have."""
+"""Finds picture files and the pages of TIFFs."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Decoded here.
+# Suffixes that this package decodes.
 _READ = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".webp", ".avif", ".pbm", ".pgm", ".ppm", ".pnm"),
 )
-# Not decoded here, but what a person calls a picture: none is passed over without a word.
+# Suffixes of pictures that it does not decode: an error is reported instead of skipping them.
 _NOT_READ = (
     *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".svgz", ".pdf"),
     *(".eps", ".ps", ".ai", ".psd", ".xcf", ".djvu", ".djv", ".dcm", ".ico", ".tga", ".pcx"),
@@ -39,7 +39,7 @@ _OTHER_KINDS = {
     "DjVu": rb"AT&TFORM",
     "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<svg\b",
 }
-# What the systems of Windows, macOS and network drives leave in folders; none of it is data.
+# Files that Windows, macOS and network drives leave in folders; none of them is data.
 _LITTER = re.compile(
     r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin"
     r"|system volume information",
@@ -50,12 +50,12 @@ MOST_PAGES = 1000
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or an operating system's own."""
+    """Whether a file or folder name is hidden or belongs to the operating system."""
     return _LITTER.fullmatch(name) is not None
 
 
 def kind_of(start: bytes) -> str | None:
-    """What kind of picture begins with these bytes, 512 at least; `None` for none that is known."""
+    """The kind of picture that starts with these bytes, 512 at least; `None` if unknown."""
     for kind, signature in (_DECODED_KINDS | _OTHER_KINDS).items():
         if re.match(signature, start, re.DOTALL):
             return kind
@@ -63,22 +63,22 @@ def kind_of(start: bytes) -> str | None:
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether a file is a picture, by its name or else by its content, decoded here or not."""
+    """Whether a file is a picture, by suffix or content, even of a kind not decoded here."""
     if os.path.splitext(path)[1].lower() in (*_READ, *_NOT_READ):  # noqa: PTH122
         return True
     return kind_of(first_bytes(path)) is not None
 
 
 def is_decoded(path: str | Path) -> bool:
-    """Whether a picture is of a kind that is read here, so that one that fails is damaged."""
+    """Whether a picture is of a kind that is decoded here: if decoding fails, it is damaged."""
     kind = kind_of(first_bytes(path))
     return kind in _DECODED_KINDS if kind else os.path.splitext(path)[1].lower() in _READ  # noqa: PTH122
 
 
 def first_bytes(path: str | Path) -> bytes:
-    """What a file begins with; nothing where it cannot be read, and of a pipe."""
+    """The first 512 bytes of a file; empty if it is unreadable or a pipe."""
     try:
-        if not os.path.isfile(path):  # noqa: PTH113  (a pipe would be waited for)
+        if not os.path.isfile(path):  # noqa: PTH113  (opening a pipe would block)
             return b""
         with open(path, "rb") as file:  # noqa: PTH123
             return file.read(512)
@@ -87,11 +87,11 @@ def first_bytes(path: str | Path) -> bytes:
 
 
 def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
-    """Files as they are named, and the pictures in folders, in folders of theirs too, by name.
+    """Yields the named files, and all pictures in the named folders recursively, sorted by name.
 
     Each page of a TIFF is a picture of its own: `scan.tif#page=2`. A folder
-    that holds no picture, or cannot be looked into, stands for itself, for
-    `read_image` to say so.
+    that holds no picture or cannot be read is yielded itself, so that reading
+    it reports the error.
     """
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  (pathlib's raises for some names)
@@ -109,11 +109,16 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
 
 
 def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterator[str]:
-    """The files in a folder and in folders of it, links followed, by name, without litter."""
+    """Yields the files in a folder recursively, sorted by name, without litter; follows links.
+
+    Args:
+        folder: Where to start.
+        unreadable: Receives the errors of folders that cannot be read.
+    """
     seen: set[str] = set()
     on_error = None if unreadable is None else unreadable.append
     for place, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to a folder around it
+        if (real := os.path.realpath(place)) in seen:  # a link back to a parent
             subfolders.clear()
             continue
         seen.add(real)
@@ -122,22 +127,22 @@ def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterato
 
 
 def page_of(path: str) -> tuple[str, int | None]:
-    """The file that a name means, and which of its pages, from 1 on, if it says so."""
+    """The file that a name refers to, and the page, from 1 on, that follows `#page=`, if any."""
     match = _PAGE.fullmatch(path)
-    if match is None or os.path.lexists(path):  # a file may be called so
+    if match is None or os.path.lexists(path):  # a file may have such a name
         return path, None
     return match[1], int(match[2])
 
 
 def count_pages(file: Any) -> list[int]:
-    """The numbers of a TIFF's pages, without the small copies that cameras and scanners add.
+    """The numbers of a TIFF's pages, without the thumbnails that cameras and scanners add.
 
     Args:
         file: A path, or an open file.
 
     Returns:
-        `[1]` for any other file; one more page where the next is damaged, or
-        there are more than `MOST_PAGES`.
+        Page numbers from 1 on; `[1]` for any other file. If a page is damaged,
+        or there are more than `MOST_PAGES`, its number is the last.
     """
     from PIL import Image
 
@@ -155,7 +160,7 @@ def count_pages(file: Any) -> list[int]:
                 pages.append(number)
     except EOFError:
         pass
-    except Exception:  # Pillow lets through whatever its decoders raise
+    except Exception:  # Pillow's decoders raise exceptions of any type
         pages += [number] if number > 1 else []
     return pages or [1]
 

@@ -1,4 +1,4 @@
-"""Arrays to Matplotlib figures, and figures to files."""
+"""Matplotlib figures of training and evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _TRAINING, _VALIDATION = "#4477aa", "#cc6611"
 _MOST_CLASSES_WITH_COUNTS = 30
 _LONGEST_NAME = 24
-# Names of classes and data sets are somebody's text, and no formula whatever it holds.
+# Names of classes and data sets are plain text, even if they hold `$`.
 _text_as_it_is = rc_context({"text.parse_math": False, "text.usetex": False})
 
 
 @_text_as_it_is
 def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
-    """Loss and accuracy over the epochs, training beside validation.
+    """Plots loss and accuracy over the epochs, for training and validation.
 
     Args:
-        history: A row an epoch with `loss`, `accuracy`, `val_loss`, `val_accuracy`.
-        title: Stands above both.
+        history: One row per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(1, 2)
@@ -51,12 +51,12 @@ def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
 
 @_text_as_it_is
 def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str) -> Figure:
-    """Counts of answers for each true class; only the mistakes are coloured.
+    """Plots a confusion matrix; only the mistakes are coloured.
 
     Args:
-        matrix: `(C, C)` counts; a row is a true class, a column an answer.
+        matrix: `(C, C)` counts; a row is a true class, a column a predicted one.
         classes: The C names.
-        title: Stands above.
+        title: Title of the figure.
     """
     counts = np.asarray(matrix)
     number = len(classes)
@@ -89,15 +89,15 @@ def plot_mistakes(
     title: str,
     most: int = 24,
 ) -> Figure:
-    """The errors that the model was surest of, each with truth, guess and probability.
+    """Plots the most confident mistakes, each with truth, prediction and probability.
 
     Args:
         images: `(N, 28, 28, 1)` uint8.
-        labels: `(N,)` integers.
+        labels: `(N,)` integers, the true classes.
         probabilities: `(N, C)` float.
         classes: The C names.
-        title: Stands above.
-        most: Number of pictures at the most.
+        title: Title of the figure.
+        most: Largest number of pictures.
     """
     answers = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -122,12 +122,12 @@ def plot_mistakes(
 
 
 def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> Figure:
-    """Pages of a reader's training with the boxes and classes of their characters.
+    """Plots a reader's training pages with the boxes and classes of their characters.
 
     Args:
-        pages: What was composed; dashed boxes are where nothing is asked.
-        classes: The names of the labels.
-        title: Stands above.
+        pages: The pages; dotted boxes are ignored by the loss.
+        classes: The C names.
+        title: Title of the figure.
     """
     columns = 3
     rows = -(-len(pages) // columns)
@@ -157,12 +157,12 @@ def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> F
 def plot_lines(
     mistakes: Sequence[tuple[np.ndarray, str, str]], title: str, most: int = 24
 ) -> Figure:
-    """Lines that were read wrong, each with what it says and what was read.
+    """Plots lines that were misread, each with its true text and the text that was read.
 
     Args:
-        mistakes: Picture `(H, W)` uint8, truth and answer of each.
-        title: Stands above.
-        most: Number of lines at the most.
+        mistakes: Picture `(H, W)` uint8, true text and read text of each line.
+        title: Title of the figure.
+        most: Largest number of lines.
     """
     shown = mistakes[:most]
     columns = 2
@@ -181,6 +181,11 @@ def plot_lines(
 
 @_text_as_it_is
 def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure atomically.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

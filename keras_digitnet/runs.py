@@ -1,4 +1,4 @@
-"""What runs have left behind: a list of them, and the images that each was trained on."""
+"""Lists runs, and loads the data set that a model was trained on."""
 
 import csv
 import logging
@@ -24,22 +24,23 @@ _STARTED = re.compile(r"\d{8}T\d{6}Z")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run at a glance.
+    """A summary of one run.
 
     Attributes:
-        run: Its folder.
-        dataset: The data set's name.
-        preset: The network.
-        backend: What computed.
-        seed: The run's.
-        epochs: Those that are done.
-        planned_epochs: Those that were asked for; patience may end a run before.
-        finished: Whether it went to its end.
-        accuracy: From 0 to 1; `None` before the first epoch's end.
-        accuracy_on: `test`, or `validation` where the test images were left
-            closed or the run is not finished.
-        seconds: What the epochs took.
-        started: In UTC.
+        run: The run's folder.
+        dataset: Name of the data set.
+        preset: Name of the preset.
+        backend: Name of the backend.
+        seed: The run's seed.
+        epochs: Number of completed epochs.
+        planned_epochs: Number of epochs in the settings; early stopping may end a
+            run before.
+        finished: Whether the run is finished.
+        accuracy: From 0 to 1; `None` before the end of the first epoch.
+        accuracy_on: `test`, or `validation` if the run is unfinished or was
+            trained with `--no-test`.
+        seconds: Total time of the epochs.
+        started: Time of the start, in UTC.
     """
 
     run: str
@@ -56,6 +57,7 @@ class RunSummary:
     started: datetime
 
     def to_json(self) -> dict[str, Any]:
+        """The summary as JSON types; time in minutes, the date in ISO 8601."""
         return {
             "run": self.run,
             "dataset": self.dataset,
@@ -73,9 +75,9 @@ class RunSummary:
 
 
 def list_runs(folder: str | Path) -> list[RunSummary]:
-    """The runs in a folder and in folders of it, best first, unfinished ones last.
+    """Lists the runs in a folder recursively, best first, unfinished ones last.
 
-    What cannot be read is left out, and a warning says so.
+    Runs that cannot be read are skipped with a warning.
 
     Raises:
         DigitNetError: There is no such folder.
@@ -92,16 +94,16 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
         try:
             found.append(_summary(run))
         except (DigitNetError, OSError) as error:
-            logger.warning("Left out: %s", error)
+            logger.warning("Skipped: %s", error)
     return sorted(found, key=lambda run: (not run.finished, -(run.accuracy or 0), run.run))
 
 
 def _run_folders(top: Path) -> Iterator[RunFolder]:
-    """Folders with a run's `config.json`, which exports have too, but not a run's other files."""
+    """Yields folders with a `config.json` and a run's other files, which exports lack."""
     for place, subfolders, names in os.walk(top):
         run = RunFolder(Path(place))
-        its_own = {run.metrics_path.name, run.history_path.name}
-        if run.config_path.name in names and (its_own & set(names) or len(names) == 1):
+        run_files = {run.metrics_path.name, run.history_path.name}
+        if run.config_path.name in names and (run_files & set(names) or len(names) == 1):
             subfolders.clear()
             yield run
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -135,7 +137,7 @@ def _summary(run: RunFolder) -> RunSummary:
 
 
 def _so_far(run: RunFolder) -> dict[str, Any]:
-    """What `metrics.json` will hold, from the epochs that are done."""
+    """The fields of `metrics.json` so far, from the completed epochs."""
     rows = []
     if run.history_path.is_file():
         with run.history_path.open(newline="", encoding="utf-8") as file:
@@ -150,21 +152,21 @@ def _so_far(run: RunFolder) -> dict[str, Any]:
 
 
 def _started(run: RunFolder) -> datetime:
-    """The moment in the folder's name, else that of the file which is written first."""
+    """The time in the folder's name, else that of `config.json`, which is written first."""
     if match := _STARTED.search(run.path.absolute().name):
         return datetime.strptime(match[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     return datetime.fromtimestamp(run.config_path.stat().st_mtime, UTC)
 
 
 def load_own_dataset(models: Sequence[str]) -> "Dataset":
-    """The data set that the models were trained on.
+    """Loads the data set that the models were trained on.
 
-    A preset has none of its own, nor has a model that came without its run's
-    `config.json`: alone they get what `auto` finds.
+    Presets, and models without their run's `config.json`, have none of their
+    own; for these alone it is `auto`.
 
     Raises:
-        DigitNetError: There is no such model, they were trained on different
-            data sets, or theirs cannot be loaded any more.
+        DigitNetError: There is no such model, the models were trained on
+            different data sets, or the data set can no longer be loaded.
     """
     from keras_digitnet.data import load_dataset
 
@@ -188,8 +190,8 @@ def load_own_dataset(models: Sequence[str]) -> "Dataset":
             ) from None
         if dataset.fingerprint() != fingerprint:
             logger.warning(
-                "%s: %s has changed since it was trained; what is scored here may hold images "
-                "that it learned from.",
+                "%s: %s has changed since training; the test images may include images that the "
+                "model was trained on.",
                 model,
                 config.data,
             )
@@ -197,7 +199,7 @@ def load_own_dataset(models: Sequence[str]) -> "Dataset":
 
 
 def _trained_on(model: str) -> tuple[TrainConfig, str] | None:
-    """What names a model's images, and their fingerprint; none where nothing tells."""
+    """The settings that identify a model's data set, and its fingerprint; `None` if unknown."""
     from keras_digitnet.inference import find_model
 
     path = find_model(model)
@@ -208,4 +210,4 @@ def _trained_on(model: str) -> tuple[TrainConfig, str] | None:
         named = ("data", "seed", "validation_size")
         return TrainConfig(**{name: saved["train"][name] for name in named}), saved["fingerprint"]
     except (DigitNetError, KeyError, TypeError):
-        return None  # somebody else's, or there is none
+        return None  # no config.json, or another program's

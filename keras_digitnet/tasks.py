@@ -1,4 +1,4 @@
-"""What a run trains: its network, what that learns from, and how it is judged."""
+"""The two tasks of a run, classifier and reader: network, batches, calibration and evaluation."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ from keras_digitnet.written_lines import read_lines
 Batch = tuple[np.ndarray, np.ndarray]
 AnyReport = Report | LinesReport
 
-# Lines that a reader is judged on, and training pages that are shown.
+# Lines on which a reader is evaluated, and training pages in the run's picture.
 _LINES = 500
 _SHOWN_PAGES = 24
 
@@ -40,10 +40,10 @@ class Task(Protocol):
     """What differs between the networks that a run can train.
 
     Attributes:
-        steps: Batches of an epoch.
-        loss: What `Model.compile` takes.
-        metrics: The same; one of them is `accuracy`.
-        validation_batch: Inputs that are computed at a time where nothing is learned.
+        steps: Batches per epoch.
+        loss: The loss for `Model.compile`.
+        metrics: The metrics for `Model.compile`; one of them is `accuracy`.
+        validation_batch: Batch size outside training.
     """
 
     steps: int
@@ -52,33 +52,39 @@ class Task(Protocol):
     metrics: list[Any]
 
     def network(self, name: str) -> keras.Model:
-        """The network with new weights, drawn from Keras's global seed."""
+        """Builds the network, with weights initialized from Keras's global seed."""
 
     def batches(self, first_epoch: int) -> Iterator[Batch]:
-        """Endless batches, `steps` an epoch; an epoch's follow from the seed and its number."""
+        """Endless batches, `steps` per epoch, which depend on the seed and the epoch's number."""
 
     def validation(self) -> Batch:
-        """What an epoch is judged by: inputs and targets, the same in every epoch."""
+        """The inputs and targets of validation, the same in every epoch."""
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
-        """The network with the model's weights, calibrated on validation images, and by what."""
+        """A calibrated copy of the model, and the parameters that were fitted on validation."""
 
     def judged(self, folder: RunFolder, title: str) -> tuple[AnyReport, AnyReport | None]:
-        """Figures of the folder's model on validation and, if they may be opened, test images.
+        """The metrics of the folder's model on validation and, unless disabled, test images.
 
-        Draws what shows its mistakes into the folder.
+        Writes the pictures of its mistakes into the folder.
         """
 
 
 def task_of(config: TrainConfig, dataset: Dataset) -> Task:
-    """The task of the network that `config` asks for."""
+    """The task for the network of `config`."""
     if isinstance(config.network, ReaderConfig):
         return ReaderTask(config, config.network, dataset)
     return ClassifierTask(config, config.network, dataset)
 
 
 class ClassifierTask:
-    """One image of a character to its class."""
+    """Trains a classifier: an image of one character to its class.
+
+    Args:
+        config: Settings of the run.
+        network: Sizes of the network.
+        dataset: The images.
+    """
 
     def __init__(self, config: TrainConfig, network: ModelConfig, dataset: Dataset) -> None:
         images = max(len(dataset.train), config.min_images_per_epoch)
@@ -91,16 +97,20 @@ class ClassifierTask:
         self._dataset = dataset
 
     def network(self, name: str) -> keras.Model:
+        """Builds the classifier with new weights."""
         return build_model(self._network, name)
 
     def batches(self, first_epoch: int) -> Iterator[Batch]:
+        """Batches of images `(B, 28, 28, 1)` uint8 and labels `(B,)` int64."""
         config, train = self._config, self._dataset.train
         return batches(train, config.batch_size, self.steps, config.seed, first_epoch)
 
     def validation(self) -> Batch:
+        """All validation images and their labels."""
         return self._dataset.validation.images, self._dataset.validation.labels
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+        """Calibrates the logits by a temperature."""
         images, labels = self.validation()
         logits = model.predict(images, batch_size=self.validation_batch, verbose=0)
         temperature = fit_temperature(logits, labels)
@@ -109,6 +119,7 @@ class ClassifierTask:
         return bare, {"temperature": temperature}
 
     def judged(self, folder: RunFolder, title: str) -> tuple[Report, Report | None]:
+        """The metrics on validation and test images; draws confusion matrix and mistakes."""
         dataset, classifier = self._dataset, load_classifier(folder.model_path)
         shown, kind = dataset.validation, "validation"
         report, probabilities = _judge(classifier, shown)
@@ -138,7 +149,15 @@ def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
 
 
 class ReaderTask:
-    """A page to the place and class of each of its characters; composes pages as it goes."""
+    """Trains a reader: a page to the boxes and classes of its characters.
+
+    Pages are composed during training.
+
+    Args:
+        config: Settings of the run.
+        network: Sizes of the network and of its pages.
+        dataset: The characters of the pages.
+    """
 
     def __init__(self, config: TrainConfig, network: ReaderConfig, dataset: Dataset) -> None:
         self.steps = max(network.pages // config.batch_size, 1)
@@ -150,20 +169,24 @@ class ReaderTask:
         self._dataset = dataset
 
     def network(self, name: str) -> keras.Model:
+        """Builds the reader with new weights."""
         return build_detector(self._network, name)
 
     def batches(self, first_epoch: int) -> Iterator[Batch]:
+        """Batches of pages `(B, H, W, 1)` uint8 and targets `(B, h, w, 8)` float32."""
         compose = self._composer(self._dataset.train)
         for epoch in itertools.count(first_epoch):
             for step in range(self.steps):
                 yield self._batch(compose, self._config.batch_size, (epoch, step))
 
     def validation(self) -> Batch:
+        """Pages composed of the validation characters, and their targets."""
         compose = self._composer(self._dataset.validation)
-        # No epoch has this number, so that these pages come in none.
+        # No epoch has this number, so these pages are in no training epoch.
         return self._batch(compose, self._network.validation_pages, (2**32 - 1, 0))
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+        """Calibrates the logits by a temperature, and the presence by scale and shift."""
         pages, wanted = self.validation()
         cells = model.predict(pages, batch_size=self.validation_batch, verbose=0)
         temperature = fit_temperature(*characters(cells, wanted))
@@ -176,6 +199,7 @@ class ReaderTask:
         return bare, figures
 
     def judged(self, folder: RunFolder, title: str) -> tuple[LinesReport, LinesReport | None]:
+        """The metrics on composed lines; draws training pages and misread lines."""
         reader = load(folder.model_path)
         assert isinstance(reader, Reader)
         shown, kind = read_lines(reader, self._dataset.validation, _LINES), "validation"
@@ -207,10 +231,18 @@ class ReaderTask:
 def batches(
     split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
 ) -> Iterator[Batch]:
-    """Endless shuffled batches, `steps` an epoch; each epoch's order follows from its number.
+    """Endless shuffled batches, `steps` per epoch.
 
-    So a run that is resumed at an epoch sees what it would have seen. An epoch
-    is one permutation of the images, or as many as its steps need.
+    The order of an epoch depends only on the seed and the epoch's number, so a
+    resumed run sees the same batches as an uninterrupted one. An epoch is a
+    permutation of the images, or as many as its steps need.
+
+    Args:
+        split: The images.
+        batch_size: Images per batch.
+        steps: Batches per epoch.
+        seed: The run's seed.
+        first_epoch: Number of the first epoch, from 0 on.
     """
     for epoch in itertools.count(first_epoch):
         random = np.random.default_rng([seed, epoch])

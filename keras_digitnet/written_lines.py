@@ -1,6 +1,6 @@
-"""Lines of held-back characters as somebody might have written and photographed them.
+"""Synthetic lines of held-out characters, on which readers are evaluated.
 
-They measure how well a reader reads; it is trained on pages that are composed otherwise.
+They are composed independently of the pages on which readers are trained.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ class WrittenLine:
 
     Attributes:
         picture: `(H, W)` uint8.
-        labels: What it says, from left to right: the characters' labels.
-        boxes: `(N, 4)` float, left, top, right and bottom of each, in pixels.
+        labels: The characters' labels, from left to right.
+        boxes: `(N, 4)` float, left, top, right and bottom of each character, in
+            pixels.
     """
 
     picture: np.ndarray
@@ -31,12 +32,12 @@ class WrittenLine:
 
 @dataclass(frozen=True)
 class LinesRead:
-    """Lines, and what a reader made of each.
+    """Lines, and what a reader found in each.
 
     Attributes:
-        lines: What was written.
-        found: The characters that were found in each, in reading order.
-        classes: The names of the labels.
+        lines: The lines.
+        found: The characters found in each line, in reading order.
+        classes: The class names.
     """
 
     lines: tuple[WrittenLine, ...]
@@ -45,16 +46,18 @@ class LinesRead:
 
     @property
     def answers(self) -> list[tuple[int, ...]]:
+        """The predicted labels of each line."""
         return [tuple(int(c.probabilities.argmax()) for c in each) for each in self.found]
 
     @property
     def report(self) -> LinesReport:
+        """The reader's metrics on the lines."""
         boxes = [np.array([c.box for c in each]).reshape(-1, 4) for each in self.found]
         truths = [line.labels for line in self.lines]
         return evaluate_lines(self.answers, truths, boxes, [line.boxes for line in self.lines])
 
     def mistakes(self) -> list[tuple[np.ndarray, str, str]]:
-        """Picture, truth and answer of what was read wrong, the most wrong characters first."""
+        """Picture, true text and read text of the misread lines, the largest errors first."""
 
         def text(labels: Sequence[int]) -> str:
             return "".join(self.classes[label] for label in labels)
@@ -66,7 +69,14 @@ class LinesRead:
 
 
 def read_lines(reader: Reader, characters: Split, count: int, seed: int = 0) -> LinesRead:
-    """Writes so many lines of some characters and reads them."""
+    """Composes lines and reads them.
+
+    Args:
+        reader: Reads the lines.
+        characters: Images in MNIST's form.
+        count: Number of lines.
+        seed: The same seed gives the same lines.
+    """
     random = np.random.default_rng(seed)
     lines = tuple(write_line(characters, random) for _ in range(count))
     found = tuple(tuple(chain(*in_lines(reader.find(line.picture)))) for line in lines)
@@ -74,13 +84,13 @@ def read_lines(reader: Reader, characters: Split, count: int, seed: int = 0) -> 
 
 
 def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:
-    """A picture of 1 to 12 characters in a row.
+    """Composes a picture of 1 to 12 characters in a row.
 
-    Size, spacing, slant, paper, shadow and noise are drawn for each picture.
+    Size, spacing, slant, paper, shadow and noise are random.
 
     Args:
         characters: Images in MNIST's form.
-        random: What draws.
+        random: Generator of all random choices.
     """
     chosen = random.integers(0, len(characters), random.integers(1, 13))
     height = int(random.integers(28, 80))
@@ -106,7 +116,7 @@ def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:
 
 
 def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.ndarray:
-    """The character's ink, 0 to 1, slanted, cropped, about so high."""
+    """The character's ink, from 0 to 1, slanted and cropped, about `height` pixels high."""
     import cv2
 
     scale = size * height / 20
@@ -123,7 +133,7 @@ def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.nd
 
 
 def _photographed(line: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The line in ink or pencil on paper or a blackboard, in some light, by some camera."""
+    """Simulates paper or a blackboard, uneven light and a camera: `(H, W)` uint8."""
     import cv2
 
     height, width = line.shape

@@ -1,9 +1,9 @@
-"""What may happen to a digit between the pen and the reader; nothing trains on these.
+"""Distortions of digits, for evaluation only: no network is trained on them.
 
 Each distortion takes `(N, H, W)` float32 images in [0, 1], light on dark, and a
-NumPy generator, and gives as many of the same form. Most kinds are Mu and
-Gilmer's (MNIST-C, arXiv 1906.02337), blur, contrast and occlusion are added, and
-all strengths are our own: figures are not comparable with those on MNIST-C.
+NumPy generator, and returns images of the same shape. Most kinds are those of
+MNIST-C (Mu and Gilmer, arXiv 1906.02337); blur, contrast and occlusion are added.
+The strengths differ, so figures are not comparable with those on MNIST-C.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ Distortion = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def shot_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A dim light: eight photons make white, and the paper sends one."""
+    """Poisson noise of dim light, with a mean of eight photons on white and one on black."""
     return random.poisson(8 * (0.875 * images + 0.125)) / 8
 
 
 def impulse_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Salt and pepper on every seventh pixel."""
+    """Salt and pepper on one in seven pixels."""
     hit = random.random(images.shape) < 1 / 7
     return np.where(hit, random.integers(0, 2, images.shape), images)
 
 
 def blur(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Out of focus."""
+    """Gaussian blur of 1.5 pixels, renormalized."""
     blurred = ndimage.gaussian_filter(images, (0, 1.5, 1.5))
     return blurred / blurred.max(axis=(1, 2), keepdims=True).clip(0.2)
 
 
 def motion_blur(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The camera moves by seven pixels, in any direction."""
+    """A camera motion of seven pixels in a random direction."""
     angles = random.uniform(0, np.pi, len(images))
     steps = np.linspace(-3.5, 3.5, 9)
     direction = np.stack([np.sin(angles), np.cos(angles)], axis=1)
@@ -41,17 +41,17 @@ def motion_blur(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def fog(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Clouds of every size before a paler digit."""
+    """Fractal noise over a paler digit."""
     return 0.55 * images + 0.6 * _clouds(images.shape, random)
 
 
 def brightness(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Overexposed: half of the range is lost."""
+    """Overexposure by half of the range."""
     return images + 0.5
 
 
 def contrast(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A hard pencil on grey paper."""
+    """Low contrast, as of a hard pencil on grey paper."""
     return 0.35 + 0.3 * images
 
 
@@ -66,7 +66,7 @@ def zigzag(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def stripe(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A band of four rows or columns in negative."""
+    """A band of four inverted rows or columns."""
     distorted = images.copy()
     for image in distorted:
         start = random.integers(6, 18)
@@ -76,7 +76,7 @@ def stripe(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def occlusion(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A black spot of ten by five pixels lies on it."""
+    """A black rectangle of ten rows and five columns."""
     distorted = images.copy()
     for image in distorted:
         top, left = random.integers(4, 15, 2)
@@ -92,24 +92,24 @@ def spatter(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def shear(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Slanted by 0.4 of the height, either way."""
+    """A slant of 0.4 columns per row in either direction."""
     matrices = np.tile(np.eye(2), (len(images), 1, 1))
     matrices[:, 1, 0] = 0.4 * random.choice([-1, 1], len(images))
     return _resampled(images, matrices)
 
 
 def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Four pixels off along both axes."""
+    """A shift of four pixels along both axes."""
     return _resampled(images, np.eye(2), 4.0 * random.choice([-1, 1], (len(images), 2)))
 
 
 def scale(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Two thirds of the size."""
+    """A reduction to two thirds of the size."""
     return _resampled(images, 1.5 * np.eye(2))
 
 
 def rotation(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Turned by 30 degrees, either way."""
+    """A rotation by 30 degrees in either direction."""
     angle = np.radians(30) * random.choice([-1, 1], len(images))
     cosine, sine = np.cos(angle), np.sin(angle)
     return _resampled(images, np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1))
@@ -136,12 +136,15 @@ DISTORTIONS: tuple[Distortion, ...] = (
 
 
 def distort(images: np.ndarray, distortion: Distortion, seed: int = 0) -> np.ndarray:
-    """Distorted copies.
+    """Applies a distortion.
 
     Args:
         images: `(N, H, W, 1)` uint8.
         distortion: One of `DISTORTIONS`.
         seed: The same seed gives the same images.
+
+    Returns:
+        `(N, H, W, 1)` uint8.
     """
     distorted = distortion(images[..., 0].astype("float32") / 255, np.random.default_rng(seed))
     return np.rint(255 * distorted.clip(0, 1)).astype(np.uint8)[..., None]
@@ -150,12 +153,12 @@ def distort(images: np.ndarray, distortion: Distortion, seed: int = 0) -> np.nda
 def _resampled(
     images: np.ndarray, matrices: np.ndarray, shifts: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """Images whose pixel at `p` from the centre is the old one's at `matrix @ p - shift`.
+    """Resamples images: the pixel at `p` from the centre is taken from `matrix @ p - shift`.
 
     Args:
         images: `(N, H, W)`.
-        matrices: `(N, 2, 2)`, or one for all.
-        shifts: `(N, 2)`, or one for all; pixels downwards and to the right.
+        matrices: `(N, 2, 2)`, or one for all images.
+        shifts: `(N, 2)`, or one for all images; pixels downwards and to the right.
     """
     count, *size = images.shape
     centre = (np.array(size) - 1) / 2
@@ -166,7 +169,7 @@ def _resampled(
 
 
 def _clouds(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Fractal noise, each image's from 0 to 1: amplitude falls with the frequency."""
+    """Fractal noise, scaled to the range 0 to 1 in each image."""
     fy, fx = np.meshgrid(np.fft.fftfreq(shape[1]), np.fft.fftfreq(shape[2]), indexing="ij")
     amplitude = 1 / np.maximum(np.hypot(fy, fx), 1 / shape[1]) ** 1.5
     spectrum = np.fft.fft2(random.normal(size=shape)) * amplitude
@@ -180,7 +183,7 @@ def _drawn(
     random: np.random.Generator,
     draw: Callable[[ImageDraw.ImageDraw, np.ndarray, np.ndarray, np.random.Generator], None],
 ) -> np.ndarray:
-    """What `draw` draws between two points, one left and one right, over each image."""
+    """Calls `draw` on each image, with a random point at the left and one at the right."""
     distorted = []
     for image in images:
         height, width = image.shape

@@ -1,19 +1,19 @@
-"""Scores what reads pictures on real handwriting that is not MNIST's.
+"""Scores `predict` and `read` on real handwriting other than MNIST's.
 
     python scripts/evaluate_real_digits.py FOLDER --data mnist --mistakes mistakes.png --write
 
 Each set in the folder is a row: a `.npz` with `images` (uint8, N pictures) and
-`labels` (uint8), or a folder of pictures with `labels.csv`, a `file` and a `label`
-each. Sets of single digits are read as `predict` does, the others as `read` does,
-and the whole string must be right. `NAME_halves.json` beside a set splits it by row
-numbers into two rows, `tuned` and `unseen`; the pictures of `unseen` are scored and
-never shown. With `--data`, rows of its test digits: raw, as pictures of their own, and
-written into lines on paper. The last row is of pages without a digit: the share on
-which none is found.
+`labels` (uint8), or a folder of pictures with a `labels.csv` of `file` and `label`.
+Sets of single digits are read as by `predict`, the others as by `read`; the whole
+string must be correct. `NAME_halves.json` beside a set splits it by row numbers into
+two rows, `tuned` and `unseen`; the pictures of `unseen` are scored but never shown.
+With `--data` there are rows for its test digits: raw, as single pictures, and written
+into lines on paper. The last row is for pages without a digit: the fraction on which
+none is found.
 
     python scripts/evaluate_real_digits.py FOLDER --data mnist --peers --write
 
-Another table: what people would use instead beside `read`, and `predict`, on the same
+Another table compares `read` and `predict` with other OCR systems on the same
 pictures. See `peers.py`.
 """
 
@@ -39,16 +39,24 @@ from keras_digitnet.inference import load
 from keras_digitnet.reader import Found, Team, find_digit, read, team
 from keras_digitnet.written_lines import write_line
 
-# On a sheet: a picture and what was made of it, each so many pixels high.
+# Height in pixels of the pictures on a sheet of mistakes.
 TILE = 96
-# The part of a set that is scored and never shown.
+# The part of a set that is scored but never shown.
 UNSEEN = "unseen"
 BLACK = np.zeros((28, 28), np.uint8)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was read of one picture, which says `label`; `seen` is what the model was shown."""
+    """The result for one picture.
+
+    Attributes:
+        picture: The picture, as `read` takes it.
+        seen: `(28, W)` uint8, the normalized digits side by side.
+        label: The true text.
+        text: The text that was read.
+        confidence: From 0 to 1.
+    """
 
     picture: Any
     seen: np.ndarray
@@ -59,14 +67,14 @@ class Answer:
 
 def main(
     folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Of sets.")] = None,
-    model: Annotated[str, typer.Option(help="As for `keras-digitnet read`; else both.")] = "",
-    data: Annotated[str, typer.Option(help="As for `keras-digitnet train`; else none.")] = "",
-    lines: Annotated[int, typer.Option(help="How many lines to write of its digits.")] = 1000,
-    mistakes: Annotated[Path | None, typer.Option(help="A picture of what was wrong.")] = None,
-    write: Annotated[bool, typer.Option(help="Put the table into saved_models/README.md.")] = False,
-    with_peers: Annotated[bool, typer.Option("--peers", help="Beside others' readers.")] = False,
+    model: Annotated[str, typer.Option(help="As for `keras-digitnet read`.")] = "",
+    data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "",
+    lines: Annotated[int, typer.Option(help="Number of lines of its digits.")] = 1000,
+    mistakes: Annotated[Path | None, typer.Option(help="Draw the mistakes into it.")] = None,
+    write: Annotated[bool, typer.Option(help="Write into saved_models/README.md.")] = False,
+    with_peers: Annotated[bool, typer.Option("--peers", help="Compare with other OCR.")] = False,
 ) -> None:
-    """The share of pictures of each set that are read right."""
+    """Prints the fraction of the pictures of each set that are read correctly."""
     if write and (model, data, lines, folder is None) != ("", "mnist", 1000, False):
         raise typer.BadParameter("--write: expected a folder, mnist, 1000 lines and no model")
     readers = team(load(model) if model else None)
@@ -103,7 +111,7 @@ def main(
 
 
 def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, write: bool) -> None:
-    """`read`, `predict` and their peers on every set and on lines of the data set's digits."""
+    """Compares `read`, `predict` and the peers on all sets and on lines of the data set."""
     sets: dict[str, peers.Set] = dict(find_sets(folder)) if folder else {}
     if data:
         dataset = load_dataset(data)
@@ -120,7 +128,7 @@ def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, writ
 
 
 def find_sets(folder: Path) -> Iterator[tuple[str, tuple[list[Any], list[str]]]]:
-    """The name, pictures and labels of every set in a folder, by name."""
+    """Yields the name, pictures and labels of every set in a folder, sorted by name."""
     for path in sorted(folder.iterdir()):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -134,7 +142,7 @@ def find_sets(folder: Path) -> Iterator[tuple[str, tuple[list[Any], list[str]]]]
 
 
 def halves(path: Path, count: int) -> Iterator[tuple[str, Sequence[int]]]:
-    """The rows of a set, or of each of its parts where a file beside it names them."""
+    """Yields the row numbers of a set, or of each of its parts if a file beside it splits it."""
     beside = path.with_name(f"{path.name.partition('_')[0]}_halves.json")
     if not beside.is_file():
         yield path.name, range(count)
@@ -144,11 +152,13 @@ def halves(path: Path, count: int) -> Iterator[tuple[str, Sequence[int]]]:
 
 
 def read_all(readers: Team, pictures: Sequence[Any], labels: Sequence[str]) -> list[Answer]:
+    """Reads the pictures of a set."""
     answer = digit_answer if peers.is_single(labels) else line_answer
     return [answer(readers, *each) for each in zip(pictures, labels, strict=True)]
 
 
 def digit_answer(readers: Team, picture: Any, label: str) -> Answer:
+    """Reads a picture of one digit as `predict` does; the text is empty if none is found."""
     try:
         found = find_digit(picture, readers)
     except DigitNetError:
@@ -160,6 +170,7 @@ def digit_answer(readers: Team, picture: Any, label: str) -> Answer:
 
 
 def line_answer(readers: Team, picture: Any, label: str) -> Answer:
+    """Reads a picture as `read` does; the text is empty if no digit is found."""
     try:
         reading = read(picture, readers)
     except DigitNetError:
@@ -169,7 +180,7 @@ def line_answer(readers: Team, picture: Any, label: str) -> Answer:
 
 
 def coverage(answers: Sequence[Answer]) -> list[tuple[str, str]]:
-    """How many are right of the tenth, ... of all that it is surest of."""
+    """The accuracy on the most confident 50 % to 100 % of the answers."""
     surest = sorted(answers, key=lambda answer: -answer.confidence)
     right = np.cumsum([answer.text == answer.label for answer in surest])
     counts = [round(len(surest) * tenth / 10) for tenth in range(5, 11)]
@@ -177,7 +188,7 @@ def coverage(answers: Sequence[Answer]) -> list[tuple[str, str]]:
 
 
 def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
-    """A data set's test digits: as they are, as pictures, in lines; and pages without any."""
+    """Results for a data set's test digits, raw, as pictures and in lines, and for empty pages."""
     dataset = load_dataset(data)
     test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
@@ -197,14 +208,14 @@ def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
 
 
 def written_lines(test: Split, count: int) -> tuple[list[Any], list[str]]:
-    """Pictures of so many lines, and what they say."""
+    """The pictures of `count` lines, and their texts."""
     random = np.random.default_rng(0)
     written = [write_line(test, random) for _ in range(count)]
     return [line.picture for line in written], ["".join(map(str, w.labels)) for w in written]
 
 
 def sheet(wrong: dict[str, list[Answer]], most: int = 48) -> Image.Image:
-    """The first wrong answers of each set: the picture, what the model saw, and two texts."""
+    """Draws the first mistakes of each set: picture, normalized digits, true and read text."""
     height = TILE + 14
     drawn = Image.new("L", (1600, 200 * height), 40)
     pen = ImageDraw.Draw(drawn)
@@ -227,6 +238,7 @@ def sheet(wrong: dict[str, list[Answer]], most: int = 48) -> Image.Image:
 
 
 def tile(picture: Any) -> Image.Image:
+    """The picture in grey, `TILE` pixels high."""
     from keras_digitnet.images import read_grey
 
     grey = Image.fromarray(read_grey(picture))

@@ -1,10 +1,10 @@
-"""Scores models on digits that were distorted by none of the layers that train them.
+"""Scores models on digits with distortions that differ from the training augmentation.
 
     python scripts/evaluate_robustness.py --data mnist --write
 
-Prints a table, a distortion a row; the last rows are its mean and the clean
-digits. Tune with `--split validation`, the digits that seed 0 holds back: the test
-digits choose nothing.
+Prints a table with one row per distortion; the last rows are their mean and the
+clean digits. For tuning use `--split validation`, the digits that seed 0 holds out:
+the test digits are never used for model selection.
 """
 
 from pathlib import Path
@@ -24,15 +24,15 @@ PICTURE_PATH = Path(__file__).parent / "results" / "distortions.png"
 
 def main(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Else the presets.")
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Default: the presets.")
     ] = None,
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     write: Annotated[
-        bool, typer.Option(help="Put table and picture into saved_models/README.md.")
+        bool, typer.Option(help="Write table and picture into saved_models/README.md.")
     ] = False,
 ) -> None:
-    """Accuracy of each model under each distortion."""
+    """Prints the accuracy of each model under each distortion."""
     if write and (models, data, split) != (None, "mnist", "test"):
         raise typer.BadParameter("--write: expected the presets and mnist's test digits")
     from keras_digitnet.data import load_dataset
@@ -64,7 +64,7 @@ def main(
 
 
 def _draw(images: np.ndarray) -> None:
-    """The same digits under every distortion, a row each."""
+    """Draws the same digits under every distortion, one row each."""
     figure = matplotlib.figure.Figure(figsize=(9, 12))
     kinds = [("none", images), *((each.__name__, distort(images, each)) for each in DISTORTIONS)]
     for axes, (name, shown) in zip(figure.subplots(len(kinds)), kinds, strict=True):

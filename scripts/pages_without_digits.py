@@ -1,11 +1,11 @@
-"""Pages on which nothing is a digit, to measure how often one is found nevertheless."""
+"""Synthetic pages without digits, to measure false detections."""
 
 import math
 
 import cv2
 import numpy as np
 
-# Letters that nobody takes for a digit.
+# Letters that do not look like digits.
 LETTERS = "AaCcEeFfHhJjKkMmNnPpRrTtUuVvWwXxYy"
 FONTS = (
     cv2.FONT_HERSHEY_SIMPLEX,
@@ -16,11 +16,11 @@ FONTS = (
 
 
 def page_without_digits(random: np.random.Generator) -> np.ndarray:
-    """`(H, W)` uint8: paper in some light with some of what real pages hold, but no digit.
+    """Composes a page without digits, `(H, W)` uint8.
 
-    Blank, shadowed, shaded, ruled or squared pages, borders of cells, stains,
-    words of letters that no digit looks like, and scribbles. Neither a stroke
-    nor a ring stands alone.
+    It may have shading, shadows, rulings, borders of cells, stains, scribbles
+    and words of letters that do not look like digits. No stroke or ring stands
+    alone.
     """
     height, width = int(random.integers(48, 300)), int(random.integers(48, 500))
     page = np.full((height, width), random.integers(120, 250), np.uint8)
@@ -62,7 +62,7 @@ def _rulings(page: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _borders(page: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The borders of cells: long lines that meet, some along the picture's edge."""
+    """Draws the borders of two cells, some along the picture's edge."""
     height, width = page.shape
     tone, thick = float(page.mean() * random.uniform(0.1, 0.6)), int(random.integers(1, 5))
     left, top = int(random.integers(0, width // 4)), int(random.integers(0, height // 4))
@@ -97,7 +97,7 @@ def _words(page: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _scribble(page: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A pen that goes to and fro."""
+    """Draws a zigzag."""
     tone = float(page.mean() * random.uniform(0.1, 0.6))
     side = min(page.shape)
     centre = np.array([random.uniform(0, length) for length in page.shape[::-1]])

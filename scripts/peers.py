@@ -1,9 +1,9 @@
-"""What people would use instead, PP-OCRv4 and Tesseract, on the same pictures.
+"""Compares with other OCR systems, PP-OCRv4 and Tesseract, on the same pictures.
 
 Part of `evaluate_real_digits.py`. The peers run in a process and an environment of
-their own (`peers.sh`). They see every picture twice: as it is; and enlarged, if it
-is small, dark on light, with a margin of its paper. Of each way in which a peer
-reads a set, the best counts.
+their own (`peers.sh`). They get every picture twice: as it is; and prepared, that is
+dark on light, enlarged if small, with a margin of its paper. For each set, a peer's
+best way of reading is reported.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from PIL import Image, ImageOps
 from keras_digitnet.artifacts import read_json, write_json
 from keras_digitnet.images import open_upright
 
-# Of a set of single digits, and lines of a data set's: peers take their time.
+# Numbers of single digits of a set and of lines of a data set: the peers are slow.
 SAMPLE, LINES = 500, 200
-# In pixels, of a picture that is enlarged.
+# The least height of a prepared picture, and its margin, in pixels.
 LEAST_HEIGHT, MARGIN = 64, 8
 COMMAND = ("bash", str(Path(__file__).with_name("peers.sh")))
 
@@ -34,12 +34,12 @@ Set = tuple[Sequence[Any], Sequence[str]]
 def compare(
     sets: Mapping[str, Set], read: Callable[[Any], str], predict: Callable[[Any], str]
 ) -> tuple[list[str], list[list[str]], str]:
-    """Columns and rows of a table, a row a set, and what the peers are.
+    """Compares on all sets; returns a table's columns and rows, and the peers' versions.
 
     Args:
-        sets: Pictures and their labels.
-        read: What is compared with the peers: the text of a picture.
-        predict: The digit of a picture, where each holds one.
+        sets: Pictures and labels by name.
+        read: Reads the text of a picture.
+        predict: Reads the digit of a picture, for sets of single digits.
     """
     rows, versions = [], {}
     for name, chosen in sets.items():
@@ -65,7 +65,7 @@ def compare(
 
 
 def sample(pictures: Sequence[Any], labels: Sequence[str]) -> Set:
-    """All strings; of single digits `SAMPLE`, always the same ones."""
+    """All strings, or a fixed sample of `SAMPLE` single digits."""
     if len(labels) <= SAMPLE or not is_single(labels):
         return pictures, labels
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:SAMPLE])
@@ -73,35 +73,36 @@ def sample(pictures: Sequence[Any], labels: Sequence[str]) -> Set:
 
 
 def is_single(labels: Sequence[str]) -> bool:
+    """Whether each picture of a set holds one digit."""
     return max(map(len, labels)) == 1
 
 
 def share(texts: Sequence[str], labels: Sequence[str]) -> float:
-    """How many say all of it and nothing else."""
+    """The fraction of texts that equal their label."""
     return sum(text == label for text, label in zip(texts, labels, strict=True)) / len(labels)
 
 
 def answers(pictures: Sequence[Any]) -> dict[str, Any]:
-    """What `peers_worker.py` answers; kept, since the same pictures get the same answers."""
+    """The answers of `peers_worker.py`, cached by the pictures' content."""
     upright = [open_upright(picture) for picture in pictures]
     folders = {"as it is": upright, "enlarged": [enlarged(each) for each in upright]}
-    kept = _kept(folders)
-    if not kept.is_file():
+    cached = _cache_path(folders)
+    if not cached.is_file():
         with TemporaryDirectory() as folder:
             for name, images in folders.items():
                 Path(folder, name).mkdir()
                 for index, image in enumerate(images):
                     image.save(Path(folder, name, f"{index:05}.png"))
             run = subprocess.run([*COMMAND, folder], stdout=subprocess.PIPE, check=False)
-        if run.returncode:  # it has said why
+        if run.returncode:  # its own message is on stderr
             raise typer.Exit(run.returncode)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, json.loads(run.stdout))
-    return read_json(kept)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cached, json.loads(run.stdout))
+    return read_json(cached)
 
 
-def _kept(folders: Mapping[str, Sequence[Image.Image]]) -> Path:
-    """The file of the answers to these pictures by what reads them now."""
+def _cache_path(folders: Mapping[str, Sequence[Image.Image]]) -> Path:
+    """The cache file for these pictures and the current worker scripts."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256()
     for name in ("peers.sh", "peers_worker.py"):
@@ -113,7 +114,7 @@ def _kept(folders: Mapping[str, Sequence[Image.Image]]) -> Path:
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
-    """The picture in the form that peers read best: not small, dark on light, with a margin."""
+    """Prepares a picture for the peers: dark on light, enlarged if small, with a margin."""
     if np.median(np.asarray(picture)) < 128:
         picture = ImageOps.invert(picture)
     paper = tuple(int(value) for value in np.median(np.asarray(picture), axis=(0, 1)))

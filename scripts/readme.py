@@ -1,4 +1,4 @@
-"""The parts of the READMEs that scripts write, between `<!-- NAME: start -->` and its end."""
+"""Writes the generated blocks of the READMEs, between `<!-- NAME: start -->` and its end."""
 
 import html
 from collections.abc import Sequence
@@ -11,7 +11,11 @@ READMES = tuple(
 
 
 def with_block(name: str, text: str) -> tuple[Path, str]:
-    """The README that has the block `name`, and its text with `text` as that block."""
+    """The README that has the block `name`, and its text with that block replaced by `text`.
+
+    Raises:
+        ValueError: No README has the block.
+    """
     start, end = f"<!-- {name}: start -->\n", f"<!-- {name}: end -->\n"
     for path in READMES:
         before, found, rest = path.read_text().partition(start)
@@ -23,11 +27,12 @@ def with_block(name: str, text: str) -> tuple[Path, str]:
 
 
 def write_block(name: str, text: str) -> None:
+    """Replaces the block `name` in the README that has it."""
     path, written = with_block(name, text)
     path.write_text(written)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table in Markdown, numbers to the right."""
+    """A table in Markdown, with all columns but the first aligned to the right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

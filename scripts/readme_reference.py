@@ -1,8 +1,8 @@
-"""Writes the command-line reference in keras_digitnet/README.md from the commands' own help.
+"""Writes the command-line reference in keras_digitnet/README.md from the commands' help texts.
 
     python scripts/readme_reference.py [--check]
 
-With --check it writes nothing and fails if the reference is out of date.
+With --check nothing is written, and the exit code is 1 if the reference is out of date.
 """
 
 import subprocess
@@ -12,6 +12,7 @@ from readme import with_block
 
 
 def main() -> None:
+    """Writes or checks the reference."""
     command = "-m typer keras_digitnet.cli utils docs --name keras-digitnet"
     written = subprocess.run(
         [sys.executable, *command.split()], capture_output=True, text=True, check=True

@@ -1,10 +1,10 @@
-"""Puts the trained presets into saved_models/, which ships.
+"""Copies the trained presets into saved_models/, which is part of the package.
 
     python scripts/verify_accuracy.py --write
     python scripts/ship_presets.py
     python scripts/ship_presets.py --reader runs/RUN
 
-Seed 0 is what is shipped, whatever the others give; they tell the spread.
+The shipped model is always that of seed 0; the others show the spread.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from keras_digitnet.environment import select_backend
 
 ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
-# The trainings that a reader's run started from, and what its card says of them.
+# The training runs before a reader's run, and how its card describes them.
 BEFORE = (
     "--epochs 40",
     "--epochs 8 --learning-rate 0.001 --start RUN",
@@ -32,8 +32,8 @@ BEFORE = (
     "--epochs 32 --learning-rate 0.0015 --start RUN",
 )
 EARLIER = (
-    "Five trainings, each from the best model of the one before, on pages that were\n"
-    "improved in between, so that no single command makes these weights. The last: "
+    "Five runs, each started from the best model of the one before, on pages that were\n"
+    "improved in between, so no single command reproduces these weights. The last: "
 )
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
@@ -42,7 +42,7 @@ READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
 
 @dataclass(frozen=True)
 class Trained:
-    """The run of a preset that ships, and what every seed gave."""
+    """The shipped run of a preset, and the accuracy of every seed."""
 
     preset: str
     run: RunFolder
@@ -50,14 +50,15 @@ class Trained:
 
     @property
     def metrics(self) -> dict[str, Any]:
+        """The run's `metrics.json` with the accuracy of every seed."""
         metrics: dict[str, Any] = read_json(self.run.metrics_path)
         return {**metrics, "test_accuracy_by_seed": self.accuracies}
 
 
 def main(
-    runs: Annotated[Path, typer.Argument(metavar="[DIR]", help="Holds the runs.")] = RUNS_DIR,
+    runs: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the runs.")] = RUNS_DIR,
     reader: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Ship this run of the reader, and no other.")
+        Path | None, typer.Option(metavar="RUN", help="Ship only this run of the reader.")
     ] = None,
 ) -> None:
     """Replaces the models in saved_models/ and their pictures in scripts/results/."""

@@ -1,14 +1,14 @@
-"""Trains every preset with several seeds and reports them all.
+"""Trains every preset with several seeds and reports all results.
 
     python scripts/verify_accuracy.py --write
 
-A second start goes on where the first one stopped: each finished seed is kept
-as a small JSON file, and one that was trained with other settings than today's
-is trained again. Only settings are compared: after a change of the code that
-moves numbers, delete the kept files and the runs.
+If it is interrupted, a second call resumes: the result of each finished seed is
+stored as a small JSON file, and a seed is trained again if its settings differ from
+the current ones. Only settings are compared: after a change of the code that changes
+numbers, delete these files and the runs.
 
-Two runs with a core each take less time than one after the other with both;
-what lies in runs/verified already is taken from there:
+Two runs with one core each take less time than one after the other with both cores.
+Runs that are already in runs/verified are used:
 
     taskset -c 0 keras-digitnet train --seed 0 --data mnist --no-export --out runs/verified
 """
@@ -42,20 +42,20 @@ COLUMNS = (
 
 def main(
     presets: Annotated[
-        list[str] | None, typer.Option("--preset", help="One of the presets; else all.")
+        list[str] | None, typer.Option("--preset", help="A preset; may be repeated. Default: all.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="From 0 on.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.")] = 5,
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
     epochs: Annotated[int, typer.Option(help="As for `keras-digitnet train`.")] = 10,
-    runs: Annotated[Path, typer.Option(help="Where runs and figures go.")] = RUNS_DIR,
+    runs: Annotated[Path, typer.Option(help="Folder of runs and results.")] = RUNS_DIR,
     write: Annotated[
         bool,
         typer.Option(
-            help="Keep the figures in scripts/results/, the table in saved_models/README.md."
+            help="Write results into scripts/results/, the table into saved_models/README.md."
         ),
     ] = False,
 ) -> None:
-    """Trains what is missing; prints mean, standard deviation and every seed."""
+    """Trains missing seeds; prints mean, standard deviation and every seed."""
     if write and (presets, seeds, data, epochs) != (None, 5, "mnist", 10):
         raise typer.BadParameter("--write: expected all presets, 5 seeds, mnist and 10 epochs")
     select_backend("tensorflow")
@@ -76,13 +76,13 @@ def main(
 
 
 def recipe(preset: str, seed: int, dataset: Dataset, epochs: int = 10) -> TrainConfig:
-    """The default settings, with all that a run's `config.json` names."""
+    """The default settings, completed as in a run's `config.json`."""
     config = TrainConfig(preset=preset, seed=seed, epochs=epochs, export=False)
     return config.completed(dataset.source, len(dataset.classes))
 
 
 def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
-    """The run of TensorFlow that `config` made; a finished one if there is one."""
+    """The run on TensorFlow with these settings, preferably a finished one."""
     found = [
         RunFolder(path.parent)
         for path in sorted(runs.glob("*/config.json"))
@@ -94,7 +94,7 @@ def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
 
 
 def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
-    """The figures of one seed: those kept at `path`, else of a run that is trained now."""
+    """The result of one seed: that stored at `path`, else of a run that is trained now."""
     kept: dict[str, Any] = read_json(path) if path.is_file() else {"train": {}}
     if _same_recipe(kept["train"], config):
         return kept
@@ -124,7 +124,7 @@ def _finished_run(config: TrainConfig, runs: Path) -> RunFolder:
 
 
 def _same_recipe(saved: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether saved settings are those of `config`, exports aside."""
+    """Whether saved settings equal `config`, apart from `export`."""
     return bool({**saved, "export": False} == json.loads(json.dumps(config.to_json())))
 
 
@@ -146,7 +146,7 @@ def _row(preset: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
 def _ensemble_row(
     configs: list[TrainConfig], dataset: Dataset, runs: Path, path: Path
 ) -> tuple[str, ...]:
-    """The mean of the members' probabilities, scored once and kept like a seed."""
+    """The row of the ensemble, whose result is stored like that of a seed."""
     from keras_digitnet.evaluation import evaluate
     from keras_digitnet.inference import average, load_classifier
 

@@ -1,4 +1,4 @@
-"""Real parts on a small scale; which backend runs is KERAS_BACKEND's choice."""
+"""Fixtures of small but real components; KERAS_BACKEND selects the backend."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def users_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def given_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
-    """Where KERAS_DIGITNET_DATA says that MNIST is, of which only what asks for this knows.
+    """The path of real MNIST in KERAS_DIGITNET_DATA, which is hidden from all other tests.
 
     To every other test no data set is at hand, whatever machine it runs on.
     """
@@ -58,7 +58,7 @@ def given_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_goes_on() -> Iterator[None]:
-    """Whatever the tests start must have ended when they have."""
+    """Checks that every process that the tests start has ended."""
     yield
     shown = subprocess.run(["ps", "-A", "-o", "ppid=,args="], capture_output=True, text=True)
     ours = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
@@ -106,7 +106,7 @@ def tiny_config() -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def mnist(given_mnist: str | None) -> Dataset:
-    """Real MNIST; skips where nobody says where it is."""
+    """Real MNIST; skips if KERAS_DIGITNET_DATA does not name it."""
     if not given_mnist:
         pytest.skip("needs real MNIST: KERAS_DIGITNET_DATA names no file")
     dataset = load_dataset(given_mnist)
@@ -117,7 +117,7 @@ def mnist(given_mnist: str | None) -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the shipped `small`, as if it had been trained on the bundled digits."""
+    """A run folder of the shipped `small`, whose settings name the bundled digits."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(ROOT / "saved_models" / "small" / "model.keras", folder)
     config = read_json(ROOT / "saved_models" / "small" / "config.json")
@@ -127,7 +127,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in every format."""
+    """The same model exported to every format."""
     from keras_digitnet.export import export_model
 
     folder = tmp_path_factory.mktemp("exported")
@@ -147,7 +147,7 @@ def random_images() -> Callable[[int], Split]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `keras-digitnet` as a user does: a process of its own, in an empty folder."""
+    """Runs `keras-digitnet` in a process of its own, in an empty folder."""
 
     def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
         changed = {**users_environment(), **environment}

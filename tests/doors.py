@@ -1,4 +1,4 @@
-"""What opens a file, in a process of its own: a crash of native code is seen, and so is its memory.
+"""Opens a file in a process of its own, to detect crashes of native code and measure memory.
 
 `python doors.py DOOR PATH COUNT FIRST` opens the file, then COUNT mutations of it, from number
 FIRST on, and prints each number before it opens it; `python doors.py DOOR PATH` opens the file as
@@ -36,7 +36,7 @@ def open_weights(path: Path) -> None:
 
 
 def open_picture(path: Path) -> None:
-    """Each way in: what one of them refuses, another may read."""
+    """Opens a picture in each way: one may accept what another refuses."""
     for way in (read_image, kd.normalize_digit, lambda picture: kd.read(picture, NANO)):
         try:
             way(path)
@@ -59,11 +59,11 @@ NANO = kd.load("nano")
 
 
 def mutated(content: bytes, number: int) -> bytes:
-    """The content with bytes changed, a stretch lost, doubled or filled, or its end gone."""
+    """The content with bytes changed, a range deleted, repeated or overwritten, or truncated."""
     chance = random.Random(number)
     changed = bytearray(content)
     for _ in range(chance.choice((1, 1, 4, 16))):
-        # Half of what matters stands at the beginning.
+        # Half of the mutations are in the header.
         end = len(changed) if chance.random() < 0.5 else min(len(changed), 400)
         at = chance.randrange(max(end, 1))
         stretch = slice(at, at + chance.choice((1, 4, 100)))

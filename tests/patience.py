@@ -1,15 +1,15 @@
-"""Limits of time that hold on a busy machine too: each is told for an idle one."""
+"""Time limits for an idle machine, scaled by the load of the current one."""
 
 import contextlib
 import time
 from collections.abc import Iterator
 
-# What the work below takes on the machine that the limits were set on, left to itself.
+# Time of the work below on the idle machine on which the limits were set.
 _IDLE_SECONDS = 0.017
 
 
 def patience(seconds: float) -> float:
-    """How long so many seconds of an idle machine are on this one, as busy as it is now."""
+    """The time on this machine, under its current load, for `seconds` on an idle one."""
     start, total = time.monotonic(), 0
     for number in range(200_000):
         total += number * number
@@ -18,7 +18,7 @@ def patience(seconds: float) -> float:
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Fails if what happens inside takes longer than so many seconds of an idle machine."""
+    """Fails if the body takes longer than `seconds` would allow on an idle machine."""
     start = time.monotonic()
     yield
     took = time.monotonic() - start

@@ -27,7 +27,7 @@ def write_version(servable_dir: Path) -> Path:
         return publish_version(temporary, servable_dir)
 
 
-def test_versions_that_come_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+def test_versions_published_concurrently_get_different_numbers(tmp_path: Path) -> None:
     (tmp_path / "3").mkdir()
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(lambda _: write_version(tmp_path), range(24)))
@@ -50,7 +50,7 @@ def test_a_version_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert newest_version(servable_dir) is None
 
 
-def test_runs_of_the_same_moment_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_runs_started_in_the_same_second_get_different_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(
             pool.map(lambda _: create_run_folder(tmp_path, "mnist", "nano", "jax").path, range(16))
@@ -64,13 +64,13 @@ def test_runs_of_the_same_moment_get_folders_of_their_own(tmp_path: Path) -> Non
     [("mnist", "mnist"), ("../my digits/é", "___my_digits__"), ("", "_"), ("x" * 300, "x" * 40)],
     ids=["a name", "odd characters", "none", "a long one"],
 )
-def test_the_name_of_a_run_tells_its_data_set(tmp_path: Path, dataset: str, shown: str) -> None:
+def test_a_run_folder_is_named_after_its_data_set(tmp_path: Path, dataset: str, shown: str) -> None:
     run = create_run_folder(tmp_path, dataset, "nano", "jax")
     assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{shown}-nano-jax", run.path.name)
     assert run.path.parent == tmp_path
 
 
-def test_a_folder_that_cannot_be_made_is_known_before(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_detected_early(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     require_folder(tmp_path)
     require_folder(tmp_path / "a" / "b")
@@ -85,14 +85,14 @@ def test_a_folder_that_cannot_be_made_is_known_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"classes": []}'])
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_that_is_not_a_run_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(DigitNetError, match=r"config\.json: expected"):
         RunFolder(tmp_path).read_config()
 
 
-def test_json_that_is_none_is_one_message(tmp_path: Path) -> None:
+def test_invalid_json_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DigitNetError, match=r"x\.json: expected JSON"):

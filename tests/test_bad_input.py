@@ -1,4 +1,4 @@
-"""Whatever comes in at a door works, or is refused in one line that names it.
+"""Any input works or is refused in one line that names it.
 
 Never another exception, a crash, ten seconds, or a gigabyte. Each promise has a short form and a
 long one of many more cases; both see the same cases each time.
@@ -55,12 +55,12 @@ ANY_JSON = st.recursive(
 
 
 def cases(short: int, long: int) -> pytest.MarkDecorator:
-    """The same test with a few cases and with many."""
+    """Parametrizes a test with a few cases and, marked `long`, with many."""
     return pytest.mark.parametrize("count", [short, pytest.param(long, marks=pytest.mark.long)])
 
 
 def for_each(values: st.SearchStrategy[Any], count: int, act: Callable[[Any], None]) -> None:
-    """Acts on so many values, the same each time."""
+    """Calls `act` on a fixed random sample of the values."""
     steady = settings(
         max_examples=count,
         derandomize=True,
@@ -253,7 +253,7 @@ def test_damaged_pictures(tmp_path: Path, form: str, count: int) -> None:
 
 
 def twisted(values: Any) -> st.SearchStrategy[Any]:
-    """The JSON object with one value another, one gone or one more; or another thing altogether."""
+    """The JSON object with a value changed, removed or added; or other JSON."""
     keys = st.sampled_from(sorted(values))
     return st.one_of(
         ANY_JSON,
@@ -343,7 +343,7 @@ def test_answers_of_a_server(path: str, count: int) -> None:
         return 200, replies[method]
 
     def twisted_inside(value: Any) -> st.SearchStrategy[Any]:
-        """One place anywhere inside is another."""
+        """Changes one value at any depth."""
         text = json.dumps(value)
         places = [match.span() for match in re.finditer(r'"[^"]*"(?!:)|[\d.]+', text)]
 
@@ -375,7 +375,7 @@ def test_answers_of_a_server(path: str, count: int) -> None:
 
 
 def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
-    """What a process of its own tells of opening the file or its mutations, and all it says."""
+    """Opens the file or its mutations in a process of its own; returns result and output."""
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     child = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "doors.py"), door, str(path), str(count)],
@@ -421,7 +421,7 @@ def test_damaged_models(
 
 
 def png(width: int, height: int, bits: int, colour: int) -> bytes:
-    """A black picture, row by row, so that making it takes no memory."""
+    """A black PNG, compressed row by row to save memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = zlib.crc32(kind + content).to_bytes(4, "big")
@@ -510,7 +510,7 @@ QUICK = ("a long line", "a long column", "idx")
     "bomb",
     [pytest.param(bomb, marks=[pytest.mark.long] * (bomb not in QUICK)) for bomb in BOMBS],
 )
-def test_what_unpacks_to_much(tmp_path: Path, bomb: str) -> None:
+def test_decompression_bombs(tmp_path: Path, bomb: str) -> None:
     door, name, make = BOMBS[bomb]
     path = tmp_path / name
     path.write_bytes(make())
@@ -528,7 +528,7 @@ def pickles_allowed(text: str) -> list[str]:
 
 
 def test_nothing_is_unpickled() -> None:
-    """NumPy's files may hold programs; ours are asked not to."""
+    """NumPy files may hold pickles, which must not be loaded."""
     assert pickles_allowed("np.load(path, allow_pickle=True)")
     assert not pickles_allowed("np.load(path, allow_pickle=False)")
     for folder in ("keras_digitnet", "scripts"):

@@ -1,4 +1,4 @@
-"""Pictures in batches, as pipelines hand them over; none of them ends the job."""
+"""Batches of pictures in data pipelines; no picture stops the job."""
 
 import io
 
@@ -17,7 +17,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_a_batch_gives_a_row_a_picture_broken_ones_too(digits: Dataset) -> None:
+def test_a_batch_gives_one_row_per_picture_even_for_broken_ones(digits: Dataset) -> None:
     images = digits.test.images[:3, ..., 0]
     pair = 255 - np.kron(np.concatenate(images[:2], axis=1), np.ones((3, 3), np.uint8))
     batch = {"path": np.array(["a.png", "b.png", "c.png"]), "bytes": [png(pair), b"no", None]}
@@ -34,7 +34,7 @@ def test_a_batch_gives_a_row_a_picture_broken_ones_too(digits: Dataset) -> None:
     )
 
 
-def test_batches_of_one_digit_a_picture_are_labels(digits: Dataset) -> None:
+def test_batches_of_single_digits_are_labels(digits: Dataset) -> None:
     images = digits.test.images[:4, ..., 0]
     reader = kd.BatchReader("nano", one_digit=True)
     answers = reader({"path": list("abcd"), "bytes": [png(image) for image in images]})
@@ -44,6 +44,6 @@ def test_batches_of_one_digit_a_picture_are_labels(digits: Dataset) -> None:
     assert reader({"path": [], "bytes": []})["label"].shape == (0,)
 
 
-def test_a_missing_model_is_said_before_any_batch() -> None:
+def test_a_missing_model_is_reported_before_the_first_batch() -> None:
     with pytest.raises(DigitNetError, match="nowhere"):
         kd.BatchReader("nowhere")

@@ -1,4 +1,4 @@
-"""Folders of pictures: what `train` sees is what `predict` sees, and nothing is passed over."""
+"""Class folders: `train` and `predict` normalize alike, and skipped files are reported."""
 
 import contextlib
 from pathlib import Path
@@ -16,7 +16,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 
 def save_digits(folder: Path, split: Split, names: str = "0123456789") -> list[Path]:
-    """Each image as a PNG in the folder of its class."""
+    """Writes each image as a PNG into the folder of its class."""
     paths = []
     for number, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
         class_dir = folder / names[label]
@@ -40,7 +40,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
         ("mnist_png/training", "mnist_png/testing", "mnist_png/val"),
     ],
 )
-def test_splits_are_known_by_whatever_people_call_them(
+def test_splits_are_recognized_by_their_usual_names(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     digits: Dataset,
@@ -60,10 +60,10 @@ def test_splits_are_known_by_whatever_people_call_them(
     assert messages(caplog) == []
 
 
-def test_pictures_are_what_predict_makes_of_them(
+def test_pictures_are_normalized_as_by_predict(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
 ) -> None:
-    """Dark ink on light paper in training, else every answer on it would be a guess."""
+    """Training pictures with dark ink must be inverted as `predict` inverts them."""
     few = digits.test[:40]
     dark = Split(255 - few.images, few.labels)
     paths = save_digits(tmp_path / "train", Split(few.images, few.labels))
@@ -78,14 +78,14 @@ def test_pictures_are_what_predict_makes_of_them(
     assert len(shown) > 5
     assert np.median(dataset.test.images) == 0
     assert messages(caplog) == [
-        f"{tmp_path}: 10 of 50 pictures were brought into MNIST's form, as predict does it; "
+        f"{tmp_path}: 10 of 50 pictures were brought into MNIST's form, as predict does; "
         "10 were dark on light and are inverted."
     ]
     again = load_dataset(str(tmp_path), validation_size=0.3)
     assert again.fingerprint() == dataset.fingerprint()  # else no run could be resumed
 
 
-def test_class_folders_of_another_size_are_resized_and_said_once(
+def test_class_folders_of_another_size_are_resized_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
 ) -> None:
     few = digits.test[np.flatnonzero(digits.test.labels < 2)[:40]]
@@ -95,7 +95,7 @@ def test_class_folders_of_another_size_are_resized_and_said_once(
     assert dataset.train.images.shape[1:] == (28, 28, 1)
     assert len(dataset.test) == 8  # a fifth, as no test/ is there
     assert messages(caplog) == [
-        f"{tmp_path}: 40 of 40 pictures were brought into MNIST's form, as predict does it."
+        f"{tmp_path}: 40 of 40 pictures were brought into MNIST's form, as predict does."
     ]
 
 
@@ -109,13 +109,13 @@ def test_pictures_without_ink_stay_in_their_class_and_are_counted(
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert (dataset.train.images == 200).all()
     (message,) = messages(caplog)
-    assert f"20 pictures show no ink and stay as they are; the first is {tmp_path}/a/0" in message
+    assert f"20 pictures show no ink and are only resized; the first is {tmp_path}/a/0" in message
 
 
 @pytest.mark.parametrize(
     "litter", ["0/Thumbs.db", "0/desktop.ini", "__MACOSX/0/._1.png", ".DS_Store", "@eaDir/1.png"]
 )
-def test_what_systems_leave_in_folders_is_no_data(
+def test_files_of_operating_systems_are_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset, litter: str
 ) -> None:
     save_digits(tmp_path, digits.train[:60])
@@ -125,7 +125,7 @@ def test_what_systems_leave_in_folders_is_no_data(
     assert messages(caplog) == []
 
 
-def test_what_is_not_read_is_counted(
+def test_skipped_files_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
 ) -> None:
     paths = save_digits(tmp_path / "train", digits.train[:60])
@@ -140,9 +140,9 @@ def test_what_is_not_read_is_counted(
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 60
     assert messages(caplog) == [
-        f"{tmp_path}: 3 files in class folders are not read: 1 .txt, 1 .heic, 1 .jpg; "
+        f"{tmp_path}: skipped 3 files in class folders: 1 .txt, 1 .heic, 1 .jpg; "
         f"the first is {paths[2].parent / 'notes.txt'}.",
-        f"{tmp_path}: not read, since it is in no class folder: train/loose.png, unsorted.",
+        f"{tmp_path}: skipped, since not in a class folder: train/loose.png, unsorted.",
     ]
 
 
@@ -174,7 +174,7 @@ def test_every_page_of_a_tiff_is_a_picture_of_its_class(tmp_path: Path, digits: 
         (["train/0/a.png", "train/1/a.png", "test/7/a.png"], r"test/7: expected only the class f"),
     ],
 )
-def test_a_folder_that_is_no_data_set_is_told_what_it_holds(
+def test_the_message_for_another_folder_lists_its_contents(
     tmp_path: Path, made: list[str], message: str
 ) -> None:
     for name in made:

@@ -37,7 +37,7 @@ def test_help_starts_without_keras_or_a_backend() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_stands_in_the_reference(command: Command, name: str) -> None:
+def test_every_command_has_help_and_is_in_the_reference(command: Command, name: str) -> None:
     answer = command(name, "--help")
     assert answer.returncode == 0
     assert f"keras-digitnet {name}" in answer.stdout
@@ -45,7 +45,7 @@ def test_every_command_has_help_and_stands_in_the_reference(command: Command, na
 
 
 def test_the_reference_lists_every_flag() -> None:
-    """It is what `--help` says; scripts/readme_reference.py writes it."""
+    """The reference is generated from `--help` by scripts/readme_reference.py."""
     child = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "readme_reference.py"), "--check"],
         capture_output=True,
@@ -167,7 +167,7 @@ def test_a_wrong_flag_or_command_is_exit_code_2(command: Command, arguments: lis
 
 
 @pytest.mark.backends
-def test_info_tells_the_backend_and_its_devices(command: Command, backend: str) -> None:
+def test_info_shows_the_backend_and_its_devices(command: Command, backend: str) -> None:
     found = json.loads(command("info", "--json").stdout)
     assert found["backend"] == backend
     assert {"python", "keras", "numpy"} <= found["versions"].keys()
@@ -182,7 +182,7 @@ def test_info_tells_the_backend_and_its_devices(command: Command, backend: str) 
 def test_train_and_evaluate_without_a_network(
     command: Command, tmp_path: Path, backend: str
 ) -> None:
-    """The offline first run, as a process; nano to be quick."""
+    """The first run without a network, in a process; `nano` to be quick."""
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
     arguments = ["train", "--preset", "nano", "--epochs", "4", "--json"]
     answer = command(*arguments, **offline)
@@ -221,7 +221,7 @@ def test_train_and_evaluate_without_a_network(
 
 @pytest.fixture
 def pictures(tmp_path: Path, digits: Dataset) -> list[str]:
-    """A folder with pictures of digits in folders, and one file that is none; their labels."""
+    """A folder of pictures in subfolders, with a file that is not a picture; and their labels."""
     for index in range(6):
         path = tmp_path / "scans" / f"page{index % 2}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def pictures(tmp_path: Path, digits: Dataset) -> list[str]:
 def test_predict_reads_files_and_folders(
     pictures: list[str], digits: Dataset, tmp_path: Path
 ) -> None:
-    """From a cold process, with the shipped model, in ONNX Runtime."""
+    """In a new process, with the shipped model, in ONNX Runtime."""
     program = (
         "import sys\n"
         "from keras_digitnet.cli import app\n"
@@ -261,7 +261,7 @@ def test_predict_reads_files_and_folders(
     assert all(0.1 < row["confidence"] <= 1 for row in rows)
 
 
-def test_predict_goes_on_past_a_broken_picture(
+def test_predict_continues_after_a_broken_picture(
     command: Command, pictures: list[str], tmp_path: Path, exported: Path
 ) -> None:
     broken = tmp_path / pictures[1]
@@ -329,7 +329,7 @@ def test_read_prints_text_csv_and_json_and_draws(
 def test_each_picture_of_a_folder_is_named(
     command: Command, digits: Dataset, tmp_path: Path
 ) -> None:
-    """One picture today, two tomorrow: the form is the same."""
+    """The form of JSON does not depend on the number of pictures."""
     (tmp_path / "scans").mkdir()
     Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / "scans" / "a.png")
     assert command("read", "scans").stdout.endswith("  scans/a.png\n")
@@ -353,7 +353,7 @@ def test_a_picture_comes_on_standard_input(digits: Dataset, tmp_path: Path) -> N
     both = json.loads(piped(content, "predict", "digit.png", "-", "--json")[1])
     assert [row["file"] for row in both] == ["digit.png", "-"]
     assert both[0]["confidence"] == both[1]["confidence"]
-    for wrong, received in ((b"", "nothing."), (b"GIF8, not", "a file that is none of")):
+    for wrong, received in ((b"", "no data."), (b"GIF8, not", "a file that is none of")):
         code, shown, error = piped(wrong, "predict", "-")
         assert (code, shown) == (2, "")
         assert error.startswith(f"Error: -: expected an image; received: {received}")
@@ -381,7 +381,7 @@ def test_predict_refuses_several_digits_and_names_read(
 
 
 def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_path: Path) -> None:
-    """A blank picture has a digit only for those who say that it is in MNIST's form."""
+    """A blank picture is classified only with `--raw`."""
     Image.new("L", (28, 28)).save(tmp_path / "blank.png")
     assert command("predict", "blank.png").returncode == 2
     assert command("predict", "blank.png", "--raw").returncode == 0
@@ -390,7 +390,7 @@ def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_
 def test_export_and_evaluate_what_was_exported(
     command: Command, trained: Path, tmp_path: Path
 ) -> None:
-    """Whatever KERAS_BACKEND says."""
+    """Export does not depend on KERAS_BACKEND."""
     arguments = ["export", str(trained), "--format", "onnx", "--out", "out"]
     answer = command(*arguments, KERAS_BACKEND="jax")
     assert answer.returncode == 0, answer.stderr
@@ -411,7 +411,7 @@ def test_export_and_evaluate_what_was_exported(
 
 @pytest.mark.fresh
 def test_the_readmes_export_in_eight_bits_can_be_scored(command: Command) -> None:
-    """Where there is no MNIST, so that the second line is told of the bundled digits."""
+    """Without MNIST, on the bundled digits."""
     readme = (ROOT / "README.md").read_text()
     exported = "keras-digitnet export nano --format litert_int8"
     scored = "keras-digitnet evaluate exports/nano/model_int8.tflite --data mnist"

@@ -24,7 +24,7 @@ def test_a_config_without_a_network_takes_the_presets() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "patience"), [(1, 5), (10, 5), (60, 30)])
-def test_longer_runs_are_waited_for_longer(epochs: int, patience: int) -> None:
+def test_patience_grows_with_the_epochs(epochs: int, patience: int) -> None:
     assert TrainConfig(epochs=epochs).completed("mnist", 10).patience == patience
     assert TrainConfig(epochs=epochs, patience=3).completed("mnist", 10).patience == 3
 
@@ -32,7 +32,7 @@ def test_longer_runs_are_waited_for_longer(epochs: int, patience: int) -> None:
 @pytest.mark.parametrize(
     ("preset", "most"), [("nano", 10_000), ("small", 65_000), ("base", 500_000)]
 )
-def test_presets_keep_to_their_size(preset: str, most: int) -> None:
+def test_presets_have_the_documented_size(preset: str, most: int) -> None:
     assert PRESETS[preset].parameters <= most
 
 
@@ -89,7 +89,7 @@ def test_json_of_another_kind_is_refused(values: Any) -> None:
 
 
 class Fraction:
-    """NumPy's, torch's and JAX's scalars: they can be a list's elements."""
+    """Scalars of NumPy, torch and JAX, also as elements of a list."""
 
     def tolist(self) -> float:
         return 0.25
@@ -112,13 +112,13 @@ class Fraction:
     ],
 )
 def test_numbers_of_other_libraries_are_numbers(field: str, value: Any, plain: Any) -> None:
-    """A sweep hands them over; in the end they stand in `config.json`."""
+    """Sweeps pass such values, which must be stored in `config.json`."""
     config = TrainConfig(**{field: value})
     assert (getattr(config, field), type(getattr(config, field))) == (plain, type(plain))
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_a_networks_numbers_may_be_numpys_too() -> None:
+def test_a_networks_settings_may_be_numpy_scalars() -> None:
     config = ModelConfig(widths=np.array([8, 16]), depths=(np.int64(1), 2), rotation=np.float32(5))
     assert config == ModelConfig(widths=(8, 16), depths=(1, 2), rotation=5.0)
     assert json.loads(json.dumps(config.to_json()))["widths"] == [8, 16]

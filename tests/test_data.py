@@ -78,9 +78,7 @@ def test_idx_files_as_mnist_publishes_them(
     assert np.array_equal(dataset.test.labels, labels)
 
 
-def test_emnist_letters_are_set_upright_and_named(
-    tmp_path: Path, random_images: MakeImages
-) -> None:
+def test_emnist_letters_are_transposed_and_named(tmp_path: Path, random_images: MakeImages) -> None:
     upright = random_images(260).images
     labels = np.arange(260) % 26 + 1
     lying = upright[..., 0].transpose(0, 2, 1)
@@ -106,21 +104,21 @@ def test_emnist_letters_without_their_mapping_keep_their_numbers(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda images: 255 - images, ["dark on light, as 200 of 200 images show"]),
+        (lambda images: 255 - images, ["dark on light in 200 of 200 sampled images"]),
         (lambda images: images // 128, ["values from 0 to 1; scaled"]),
         (lambda images: 1 - images // 128, ["values from 0 to 1; scaled", "dark on light"]),
         (lambda images: images // 15, ["values from 0 to 17; scaled"]),
     ],
     ids=["dark on light", "a mask", "a dark mask", "few values"],
 )
-def test_arrays_in_another_form_are_brought_into_mnists_and_said(
+def test_arrays_in_another_form_are_converted_with_a_warning(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     digits: Dataset,
     change: Callable[[np.ndarray], np.ndarray],
     told: list[str],
 ) -> None:
-    """What a network is trained on and what `predict` shows it must be the same."""
+    """Training and `predict` must use the same images."""
     train, test = digits.train[:400], digits.test[:50]
     path = save_npz(
         tmp_path / "mine.npz",
@@ -174,7 +172,7 @@ def test_the_validation_split_is_stratified_and_seeded() -> None:
     assert len(load_dataset("digits", validation_size=0.2).validation) == 288
 
 
-def test_no_image_is_in_two_splits_and_no_seed_moves_the_test_set() -> None:
+def test_splits_are_disjoint_and_the_test_set_does_not_depend_on_the_seed() -> None:
     first, other = load_dataset("digits", seed=1), load_dataset("digits", seed=2)
     assert np.array_equal(first.test.images, other.test.images)
     parts = [
@@ -213,7 +211,7 @@ def test_auto_takes_kerass_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A real server in the place of the one that publishes the data; an empty Keras cache."""
+    """A local server instead of the one that publishes the data; an empty Keras cache."""
     root = tmp_path / "published"
     root.mkdir()
 
@@ -253,9 +251,9 @@ def test_mnist_is_downloaded_once_and_checked(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_npz(published / "mnist.npz")
-    with pytest.raises(DigitNetError, match="sha256 .* is right"):
+    with pytest.raises(DigitNetError, match="sha256 [0-9a-f]+, not "):
         load_dataset("mnist")
-    assert not list(published.parent.glob("keras/**/*.npz"))  # what is wrong is not kept
+    assert not list(published.parent.glob("keras/**/*.npz"))  # a file with a wrong hash is deleted
     right = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(named, "_MNIST_SHA256", right)
     first = load_dataset("mnist")
@@ -284,21 +282,21 @@ def test_a_slow_download_ends(published: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("published")
-def test_a_server_that_speaks_no_http_is_a_missing_network() -> None:
+def test_a_server_without_http_counts_as_a_missing_network() -> None:
     with pytest.raises(DigitNetError, match="expected to download it"):
         downloads.cached("garbage.npz", "sha256", "0" * 64)
 
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port where nobody listens, and an empty Keras cache."""
+    """A port without a server, and an empty Keras cache."""
     monkeypatch.setattr(downloads, "KERAS_DATASETS", "http://127.0.0.1:9/")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
 
 
 @pytest.mark.usefixtures("no_network")
-def test_without_a_network_auto_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_network_auto_warns_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert load_dataset("auto").name == "digits"
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -309,7 +307,7 @@ def test_without_a_network_auto_says_so_in_one_line(caplog: pytest.LogCaptureFix
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_without_a_network_what_was_named_fails(name: str) -> None:
+def test_without_a_network_a_named_data_set_fails(name: str) -> None:
     with pytest.raises(DigitNetError, match="expected to download it; received: .*--data PATH"):
         load_dataset(name)
 
@@ -363,7 +361,7 @@ NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "pickled objects": ({"x_train": np.array([{}], object)}, "expected a .npz file"),
     "a class of one image": (
         {"y_train": np.array([1] + [0] * 199), "y_test": np.zeros(50, np.uint8)},
-        "too few images to hold back",
+        "too few images to hold out",
     ),
 }
 
@@ -379,22 +377,22 @@ def test_a_bad_npz_is_one_message_with_its_path(tmp_path: Path, mistake: str) ->
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
-def test_a_cut_npz_is_one_message(tmp_path: Path, keep: int) -> None:
+def test_a_truncated_npz_is_one_message(tmp_path: Path, keep: int) -> None:
     path = save_npz(tmp_path / "cut.npz")
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DigitNetError, match=r"cut\.npz: expected a \.npz file"):
         load_dataset(str(path))
 
 
-def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+def test_a_single_array_is_not_an_npz(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(DigitNetError, match=r"received: no zip archive"):
+    with pytest.raises(DigitNetError, match=r"received: not a zip archive"):
         load_dataset(str(path))
 
 
-def test_members_of_an_npz_that_are_no_arrays_are_one_message(tmp_path: Path) -> None:
+def test_members_of_an_npz_that_are_not_arrays_are_one_message(tmp_path: Path) -> None:
     path = tmp_path / "text.npz"
     with zipfile.ZipFile(path, "w") as file:
         for name in ("x_train", "y_train", "x_test", "y_test"):
@@ -408,7 +406,7 @@ IDX_MISTAKES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "expected an IDX file .* received: magic none"),
     "of labels": (idx(IMAGES[:, 0, 0]), "received: magic 00000801"),
     "of another type": (b"\0\0\x0d\x03" + bytes(12), "received: magic 00000d03"),
-    "without its sizes": (idx(IMAGES)[:9], "the IDX header is cut short"),
+    "without its sizes": (idx(IMAGES)[:9], "the IDX header is truncated"),
     "cut": (idx(IMAGES)[:-1], r"expected 15680 bytes for shape \(20, 28, 28\); received: 15679"),
     "too long": (idx(IMAGES) + b"x", "received: more"),
     "lying about its size": (
@@ -442,7 +440,7 @@ def test_a_damaged_gzip_file_is_one_message(tmp_path: Path, content: bytes) -> N
         load_dataset(str(folder))
 
 
-def test_idx_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
+def test_incomplete_idx_folders_are_refused(tmp_path: Path) -> None:
     folder = save_idx_folder(tmp_path / "a", IMAGES, np.arange(20) % 10)
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DigitNetError, match="expected its labels beside it"):
@@ -457,7 +455,7 @@ def test_idx_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
 
 
 def test_real_mnist_is_what_was_published(mnist: Dataset) -> None:
-    """The md5 of the published, unpacked t10k-images-idx3-ubyte."""
+    """Compares with the MD5 of the published t10k-images-idx3-ubyte."""
     assert mnist.classes == tuple("0123456789")
     content = idx(mnist.test.images[..., 0])
     assert hashlib.md5(content).hexdigest() == "2646ac647ad5339dbf082846283269ea"

@@ -1,4 +1,4 @@
-"""The network of a reader, what it is taught, and how its answers become characters."""
+"""The reader's network, its targets, and decoding of its outputs."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def page() -> Page:
 
 
 def perfect(page: Page, classes: int = 10) -> np.ndarray:
-    """Cells that say just what the page's targets ask for."""
+    """Cells that match the page's targets exactly."""
     target = detector.targets(page)
     cells = np.zeros((*target.shape[:2], 5 + classes), np.float32)
     cells[..., 0] = np.where(target[..., 0] > 0.999, 8.0, -8.0)
@@ -46,13 +46,13 @@ def test_the_network_takes_any_page(shape: tuple[int, int]) -> None:
     assert np.allclose(ops.convert_to_numpy(ops.sum(found["probabilities"], axis=-1)), 1, atol=1e-5)
 
 
-def test_the_preset_has_as_many_parameters_as_it_says() -> None:
+def test_the_preset_has_the_documented_parameters() -> None:
     preset = PRESETS["reader"]
     assert isinstance(preset.model, ReaderConfig)
     assert count_parameters(detector.build_detector(preset.model)) == preset.parameters
 
 
-def test_the_loss_of_perfect_answers_is_nearly_none_and_any_fault_costs(page: Page) -> None:
+def test_the_loss_is_nearly_zero_only_for_perfect_predictions(page: Page) -> None:
     loss = detector.DetectionLoss()
     wanted = detector.targets(page)[None]
 
@@ -83,8 +83,8 @@ def test_accuracy_counts_characters_that_are_found_and_read(page: Page) -> None:
     assert float(accuracy.result()) == pytest.approx(2 / 3)
 
 
-def test_what_the_targets_say_is_found_again(page: Page) -> None:
-    """From boxes to targets, through the network's last step, to boxes."""
+def test_targets_can_be_decoded(page: Page) -> None:
+    """Encodes boxes as targets and decodes them by the network's last step."""
     cells = keras.Input((None, None, 15))
     found = detector.build_detection_model(keras.Model(cells, cells))(perfect(page)[None])
     arrays = {name: ops.convert_to_numpy(value) for name, value in found.items()}
@@ -126,7 +126,7 @@ def character(left: float, top: float, right: float, bottom: float) -> Character
 @pytest.mark.parametrize(
     "shape", [(64, 256), (28, 28), (8, 8), (20, 3000), (3000, 20), (3000, 4000)]
 )
-def test_every_size_from_the_smallest_to_the_whole_picture_is_looked_at(
+def test_scales_cover_all_sizes_from_the_smallest_to_the_whole_picture(
     shape: tuple[int, int],
 ) -> None:
     scales = finding.scales(shape)
@@ -145,7 +145,7 @@ def test_boxes_of_one_character_become_one_and_neighbours_stay() -> None:
     assert finding._settled(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
 
 
-def test_a_character_is_as_likely_as_the_looks_that_show_it_say() -> None:
+def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:
     scales = np.array([0.5, 1.0, 2.0])
     # Two looks show the first; the second is there in one alone, though another would show it;
     # the third is so high that one look alone shows it.
@@ -160,7 +160,7 @@ DOT = 255  # what `dots` takes for a character's middle
 
 
 def dots(pages: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Stands in for a network: each pixel of value `DOT` is the middle of a 16x24 character."""
+    """A fake network: each pixel of value `DOT` is the centre of a 16x24 character."""
     rows, columns = (-(-side // 4) for side in pages.shape[1:3])
     presence = np.zeros((1, rows, columns), np.float32)
     boxes = np.zeros((1, rows, columns, 4), np.float32)
@@ -170,7 +170,7 @@ def dots(pages: np.ndarray) -> tuple[np.ndarray, ...]:
     return presence, boxes, np.full((1, rows, columns, 10), 0.1, np.float32)
 
 
-def test_a_canvas_of_any_size_is_looked_at_in_parts_of_one() -> None:
+def test_a_canvas_of_any_size_is_read_in_tiles_of_one_size() -> None:
     parts = []
 
     def compute(pages: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -189,8 +189,8 @@ def test_a_canvas_of_any_size_is_looked_at_in_parts_of_one() -> None:
     assert max(side for shape in parts for side in shape) <= 1024
 
 
-def test_a_picture_cut_close_is_looked_at_again_without_its_edge_going_on() -> None:
-    """A network that sees nothing where lines go on to the canvas's end, as of a cell's border."""
+def test_a_tight_crop_is_read_again_with_plain_padding() -> None:
+    """The network finds nothing where lines reach the canvas's edge, as a cell's border does."""
     margins = []
 
     def compute(pages: np.ndarray) -> tuple[np.ndarray, ...]:

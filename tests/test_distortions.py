@@ -1,4 +1,4 @@
-"""The distortions that the README's robustness is measured with."""
+"""The distortions with which robustness is measured."""
 
 import importlib
 import sys
@@ -14,7 +14,7 @@ distortions = importlib.import_module("distortions")
 
 
 @pytest.mark.parametrize("distortion", distortions.DISTORTIONS, ids=lambda each: each.__name__)
-def test_a_distortion_changes_every_image_and_repeats_itself(
+def test_a_distortion_changes_every_image_and_is_reproducible(
     digits: Dataset, distortion: object
 ) -> None:
     images = digits.test.images[:20]

@@ -18,7 +18,7 @@ from keras_digitnet.errors import DigitNetError
 
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes this look like an Apple-silicon Mac with these packages, none of which it imports."""
+    """Simulates an Apple-silicon Mac with these packages, which are not imported."""
 
     def pretend(tensorflow: str, metal: str | None, machine: str = "arm64") -> None:
         installed = {"tensorflow": tensorflow, "tensorflow-metal": metal}
@@ -62,7 +62,7 @@ def test_a_metal_plugin_that_breaks_tensorflow_is_met_before_the_import(
         select_backend("tensorflow")
 
 
-def test_elsewhere_metal_is_no_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metal_is_not_mentioned_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     assert metal_status() is None
 
@@ -157,7 +157,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 @pytest.fixture
 def without_tensorflow(tmp_path: Path) -> dict[str, str | None]:
-    """The environment of a machine without TensorFlow where nobody has named a backend."""
+    """The environment of a machine without TensorFlow and with no backend named."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return {"PYTHONPATH": path, "KERAS_BACKEND": None, "KERAS_HOME": str(tmp_path)}
@@ -284,7 +284,7 @@ def test_it_loads_and_trains_without_streams(close: str, tmp_path: Path) -> None
 
 
 def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in bash, which can close its streams."""
+    """Runs the command in bash, in order to close its streams."""
     return subprocess.run(
         ["bash", "-c", script, sys.executable, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -300,7 +300,7 @@ def test_the_command_without_stderr_answers() -> None:
     assert shell('"$0" -m keras_digitnet predict none.png 2>&-').returncode == 2
 
 
-def test_the_command_without_stdout_says_that_its_answer_is_lost() -> None:
+def test_the_command_without_stdout_reports_that_its_answer_is_lost() -> None:
     child = shell('"$0" -m keras_digitnet predict "$1" >&-', ROOT / "scripts" / "seven.png")
     assert child.returncode == 2
     assert child.stderr == (

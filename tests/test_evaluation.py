@@ -20,7 +20,7 @@ PROBABILITIES = np.array(
 LABELS = np.array([0, 1, 1, 2, 2])
 
 
-def test_the_figures_are_those_done_by_hand() -> None:
+def test_metrics_equal_those_computed_by_hand() -> None:
     report = evaluate(PROBABILITIES, LABELS, CLASSES)
     assert report.n == 5
     assert report.accuracy == pytest.approx(2 / 5)
@@ -38,15 +38,15 @@ def test_the_figures_are_those_done_by_hand() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two bins: confidence 0.6 right half the time, confidence 0.9 always."""
+    """Two bins: confidence 0.6 with accuracy 0.5, confidence 0.9 with accuracy 1."""
     probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
     labels = np.array([0, 1, 0, 0])
     assert calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
     assert calibration_error(np.eye(2), np.array([0, 1])) == 0
 
 
-def test_the_temperature_makes_a_boastful_model_honest() -> None:
-    """Labels are drawn from the probabilities of `honest`; the model shows 1.6 times its logits."""
+def test_the_temperature_calibrates_an_overconfident_model() -> None:
+    """Labels are sampled from calibrated probabilities; the model has 1.6 times their logits."""
     random = np.random.default_rng(0)
     honest = 2 * random.normal(size=(20_000, 4))
     shares = np.exp(honest) / np.exp(honest).sum(axis=1, keepdims=True)
@@ -54,11 +54,11 @@ def test_the_temperature_makes_a_boastful_model_honest() -> None:
     assert fit_temperature(1.6 * honest, labels) == pytest.approx(1.6, rel=0.05)
 
 
-def test_a_few_images_read_right_do_not_ask_for_endless_confidence() -> None:
+def test_the_temperature_is_bounded_on_a_few_correct_images() -> None:
     assert fit_temperature(10 * np.eye(3), np.arange(3)) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_certainty_in_the_wrong_class_costs_much_but_not_infinity() -> None:
+def test_the_loss_of_a_certain_mistake_is_finite() -> None:
     report = evaluate(np.eye(3)[[1, 1, 1]], np.array([0, 1, 2]), CLASSES)
     assert 10 < report.loss < 11
 
@@ -80,6 +80,6 @@ def test_the_report_is_json() -> None:
     ],
     ids=["classes", "rows", "nothing", "NaN"],
 )
-def test_what_does_not_fit_is_refused(probabilities: np.ndarray, labels: np.ndarray) -> None:
+def test_mismatching_shapes_are_refused(probabilities: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(DigitNetError, match="expected .* received: "):
         evaluate(probabilities, labels, CLASSES)

@@ -22,7 +22,7 @@ from keras_digitnet.inference import load
 
 
 @pytest.mark.backends
-def test_every_format_does_as_keras_does(trained: Path, exported: Path, digits: Dataset) -> None:
+def test_every_format_agrees_with_keras(trained: Path, exported: Path, digits: Dataset) -> None:
     images = digits.test.images
     expected = load(trained).predict(images)
     for name in (form.file for form in EXPORTED if not form.rounded):
@@ -71,7 +71,7 @@ def test_tensorflows_own_tool_shows_and_runs_it(
     assert np.array_equal(np.load(tmp_path / "label.npy"), expected.labels)
 
 
-def test_the_server_warms_itself_with_requests_that_work(exported: Path) -> None:
+def test_the_warm_up_requests_work(exported: Path) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -150,10 +150,10 @@ def test_only_a_keras_model_is_exported(exported: Path, tmp_path: Path) -> None:
         export_model(exported / "model.onnx", tmp_path)
 
 
-def test_what_does_not_agree_is_not_left_behind(
+def test_exports_that_fail_verification_are_deleted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison sees other probabilities than the ones that were written."""
+    """The comparison is given probabilities that differ from the written ones."""
     opened = export._open
 
     def other(path: Path) -> Any:
@@ -174,7 +174,7 @@ def test_what_does_not_agree_is_not_left_behind(
 
 
 def judged(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> str | None:
-    """What is wrong with an int8 model of these labels, the Keras model's probabilities given."""
+    """The problem of an int8 model with these labels, given the Keras model's probabilities."""
     images = np.zeros((len(truth), 28, 28, 1), np.uint8)
     split = Split(images, truth)
     dataset = Dataset("some", "some", tuple("0123456789"), split, split, split)
@@ -197,8 +197,8 @@ def test_many_images_measure_what_int8_costs() -> None:
 
 
 @pytest.mark.parametrize("surest", [0.99, 0.6])
-def test_few_images_judge_int8_where_the_keras_model_is_sure(surest: float) -> None:
-    """Half of the images are in doubt, all of which rounding may turn."""
+def test_few_images_judge_int8_where_the_keras_model_is_confident(surest: float) -> None:
+    """On half of the images the model is not confident: rounding may change all their labels."""
     truth = np.arange(400) % 10
     confidence = np.where(np.arange(400) < 200, surest, 0.5)[:, None]
     probabilities = confidence * np.eye(10)[truth] + (1 - confidence) * np.eye(10)[truth - 1]
@@ -206,13 +206,13 @@ def test_few_images_judge_int8_where_the_keras_model_is_sure(surest: float) -> N
     labels = np.where(np.arange(400) < 199, truth, turned)
     assert judged(probabilities, labels, truth) is None
     assert judged(probabilities, np.where(np.arange(400) < 198, truth, turned), truth) == (
-        "expected int8 to keep the label of at least 199 of the 200 images of some that the Keras "
-        "model is sure of (400 images are too few to measure a cost of 0.1%); "
+        "expected int8 to keep the label of at least 199 of the 200 images of some on which the "
+        "Keras model is confident (400 images are too few to measure a cost of 0.1%); "
         "received: 2 other labels. Export it as litert, in float32."
     )
 
 
-def test_int8_that_is_badly_calibrated_is_not_left_behind(
+def test_badly_calibrated_int8_is_deleted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = export._open
@@ -223,7 +223,7 @@ def test_int8_that_is_badly_calibrated_is_not_left_behind(
         return dataclasses.replace(model, dataset=dataclasses.replace(model.dataset, train=black))
 
     monkeypatch.setattr(export, "_open", without_ink)
-    with pytest.raises(DigitNetError, match="int8 to keep the label of .* images of digits that"):
+    with pytest.raises(DigitNetError, match="int8 to keep the label of .* images of digits on"):
         export_model(trained, tmp_path, ["litert_int8"])
     assert list(tmp_path.iterdir()) == []
 
@@ -277,7 +277,7 @@ def test_a_model_that_a_format_cannot_hold_is_one_message(tmp_path: Path) -> Non
         tmp_path / "other.keras"
     )
     with pytest.raises(
-        DigitNetError, match="onnx: expected a model that this format can hold"
+        DigitNetError, match="onnx: expected a model that this format supports"
     ) as e:
         export_model(tmp_path / "other.keras", tmp_path / "out", ["onnx"])
     assert "\n" not in str(e.value)

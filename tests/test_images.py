@@ -57,7 +57,7 @@ def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
 def test_faint_ink_on_a_transparent_canvas_is_ink(
     alpha: int, colour: tuple[int, int, int], mode: str
 ) -> None:
-    """Pressure pens and pencil brushes leave it; nothing of it is more opaque."""
+    """Ink of pressure pens and pencil brushes, which is translucent everywhere."""
     canvas = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).line([(10, 8), (30, 7), (17, 35)], (*colour, alpha), 4)
     grey = read_grey(canvas.convert(mode)).astype(int)
@@ -88,7 +88,7 @@ def test_a_page_with_transparent_corners_is_a_page(paper: int, ink: int) -> None
 @pytest.mark.parametrize("highest", [1, 100, 255, 1023, 4095, 65535])
 @pytest.mark.parametrize("form", ["array", "png", "tiff", "32 bits"])
 def test_bits_are_as_many_as_the_values_need(tmp_path: Path, highest: int, form: str) -> None:
-    """Cameras put 10 and 12 bits into 16; a mask has one in 8 or 16."""
+    """Cameras store 10 and 12 bits in 16; a mask has one bit in 8 or 16."""
     ink = np.zeros((28, 28), bool)
     ink[5:20, 9:12] = True
     pixels = (ink * highest).astype(np.int32 if form == "32 bits" else np.uint16)
@@ -106,7 +106,7 @@ def test_a_mask_is_black_and_white(dtype: type) -> None:
     assert np.array_equal(read_grey(mask), np.eye(9) * 255)
 
 
-def test_values_that_no_picture_has_are_said() -> None:
+def test_values_out_of_range_are_refused() -> None:
     for values, message in ((70_000, "bits a pixel, from 0 to 70000"), (-5, "from -5 to 0")):
         pixels = np.zeros((9, 9), np.int32)
         pixels[4, 4] = values
@@ -122,7 +122,7 @@ def seven() -> bytes:
 
 
 class Stream:
-    """What has no beginning to go back to, as an answer of a server."""
+    """A stream that is not seekable, like a response of a server."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -133,7 +133,7 @@ class Stream:
 
 
 class Upload:
-    """What has to be waited for, as FastAPI's."""
+    """An asynchronous file, like FastAPI's."""
 
     async def read(self, size: int = -1) -> bytes:
         return seven()
@@ -170,7 +170,7 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
         *("data URL", "unpadded", "with line ends", "percent", "array", "view"),
     ],
 )
-def test_what_programs_hand_over_is_read(hand_over: Callable[[bytes], Any]) -> None:
+def test_pictures_in_memory_are_read(hand_over: Callable[[bytes], Any]) -> None:
     assert np.array_equal(read_grey(hand_over(seven())), read_grey(seven()))
 
 
@@ -194,25 +194,28 @@ def test_open_files_are_read_more_than_once(tmp_path: Path) -> None:
         ({"composite": None}, "received: an object of type dict; give"),
         (3, "received: an object of type int; give"),
         ([[0]], "received: an object of type list; give"),
-        (Upload(), "an object of type Upload that has to be waited for; give what `await file"),
-        (io.StringIO("text"), "a file that gives str where bytes are expected; open it with mode"),
-        (io.BytesIO(), "received: nothing: an empty file"),
+        (
+            Upload(),
+            "an object of type Upload, which is asynchronous; give the result",
+        ),
+        (io.StringIO("text"), "a file that returns str, not bytes; open it with mode"),
+        (io.BytesIO(), "received: an empty file"),
         ("data:image/png;base64,!!!!" + "A" * 9000, "data URL: expected an image; received: "),
         ("data:text/plain,hello", "data URL: expected an image; received: a file that is none"),
         ("iVBORw0KGgo" * 900, "'iVBORw0KGgo.*'...: expected an image; received: no such file"),
-        ("https://example.com/7.png", "received: an address; fetch it first"),
+        ("https://example.com/7.png", "received: a URL; download it first"),
         (b"%PDF-1.7", "none of PNG, .*, but PDF; save it as PNG or JPEG"),
         (b"\0\0\0\x18ftypheic", "but HEIC; save it as PNG or JPEG"),
     ],
 )
-def test_what_is_no_picture_is_refused_shortly(given: Any, message: str) -> None:
+def test_other_objects_are_refused_in_a_short_line(given: Any, message: str) -> None:
     with pytest.raises(DigitNetError, match=message) as caught:
         read_grey(given)
     assert len(str(caught.value)) < 250
     assert "\n" not in str(caught.value)
 
 
-def test_the_other_pages_of_a_tiff_are_said(
+def test_further_pages_of_a_tiff_cause_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "scan.tif"
@@ -232,7 +235,7 @@ def test_the_other_pages_of_a_tiff_are_said(
     assert caplog.text == ""
 
 
-def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
     Image.new("L", (9000, 9000)).save(tmp_path / "x.png")
     with pytest.raises(DigitNetError, match="received: 9000x9000 pixels; make it smaller"):
         read_grey(tmp_path / "x.png")
@@ -242,7 +245,7 @@ def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
 
 
 def jpeg_of_scans(side: int, count: int) -> bytes:
-    """A colour JPEG whose last scan comes again and again."""
+    """A colour JPEG whose last scan is repeated."""
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), np.uint8))
     file = io.BytesIO()
@@ -253,8 +256,8 @@ def jpeg_of_scans(side: int, count: int) -> bytes:
 
 
 def test_a_jpeg_of_too_many_scans_is_not_decoded() -> None:
-    """libjpeg would be busy with a few megabytes for minutes."""
-    with pytest.raises(DigitNetError, match="a JPEG that goes over its pixels 1,000 times"):
+    """libjpeg would take minutes for a few megabytes."""
+    with pytest.raises(DigitNetError, match="a JPEG of 1,000 scans"):
         read_grey(jpeg_of_scans(2000, 1000))
     assert read_grey(jpeg_of_scans(2000, 20)).shape == (2000, 2000)
     assert read_grey(jpeg_of_scans(64, 1000)).shape == (64, 64)
@@ -274,7 +277,7 @@ def test_an_array_that_is_no_picture_is_one_message(pixels: np.ndarray, message:
         read_grey(pixels)
 
 
-def test_a_name_that_no_file_can_have_is_no_file(tmp_path: Path) -> None:
+def test_an_impossible_file_name_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match="received: no such file"):
         read_image(tmp_path / ("a" * 300))
 
@@ -287,7 +290,7 @@ def test_another_size_is_brought_to_28x28(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_picture_is_one_message(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_picture_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(DigitNetError, match=r"x\.png: expected an image; received: "):
         read_image(tmp_path / "x.png")
@@ -297,16 +300,16 @@ def test_what_is_no_picture_is_one_message(tmp_path: Path, content: bytes) -> No
         read_image(tmp_path / "gone.png")
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(DigitNetError, match="received: something that is no file"):
+    with pytest.raises(DigitNetError, match="received: not a regular file"):
         read_image(tmp_path / "x.png")
 
 
 def test_no_other_program_is_started_for_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    """Pillow passes PostScript to Ghostscript, whatever the suffix."""
     proof = tmp_path / "started"
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {proof}\n")
     (tmp_path / "gs").chmod(0o755)

@@ -1,4 +1,4 @@
-"""The modules: which may import which, and what must not be loaded too early."""
+"""The imports that modules may have, and packages that must be imported late."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ KERAS_MODULES = {"layers", "model", "detector", "tasks", "training", "export"}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
-    """Dotted names that a module imports, those for the type checker alone left out."""
+    """Dotted names that a module imports, without those for the type checker only."""
     found: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
@@ -47,7 +47,7 @@ def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
 
 
 def module_of(path: Path) -> str:
-    """A file's name with dots: `data.idx`; a folder's own is that of the folder."""
+    """The dotted name of a file: `data.idx`; a package's `__init__.py` is `data`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
@@ -56,7 +56,7 @@ PATHS = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def modules(names: set[str]) -> set[str]:
-    """The modules that dotted names lie in, each the innermost one."""
+    """The innermost modules of dotted names."""
     found = set()
     for name in names:
         parts = name.split(".")[1:] if name.startswith("keras_digitnet.") else []
@@ -66,7 +66,7 @@ def modules(names: set[str]) -> set[str]:
 
 
 def readme_arrows() -> dict[str, set[str]]:
-    """The table of the package's README: each module and those that it may import."""
+    """The table of the package's README: each module and its allowed imports."""
     by_name = {str(path.relative_to(PACKAGE)): module for module, path in PATHS.items()}
     rows = re.findall(
         r"^\| `([\w/]+\.py)` \|.*\| ([^|]*) \|$", (PACKAGE / "README.md").read_text(), re.M
@@ -81,14 +81,14 @@ def wrong_arrows(module: str, source: str) -> set[str]:
     return modules(imports(ast.parse(source))) - ARROWS[module]
 
 
-def test_every_module_has_its_row_and_imports_just_what_it_says() -> None:
+def test_every_module_has_a_row_with_its_exact_imports() -> None:
     sources = {module: path.read_text() for module, path in PATHS.items()}
     assert sources.keys() == ARROWS.keys() | ANYTHING
     found = {module: modules(imports(ast.parse(sources[module]))) for module in ARROWS}
     assert found == ARROWS
 
 
-def test_a_wrong_arrow_is_found_wherever_it_hides() -> None:
+def test_a_forbidden_import_is_found_anywhere() -> None:
     source = "def late():\n    if True:\n        from keras_digitnet.training import train\n"
     assert wrong_arrows("data", source) == {"training"}
     assert wrong_arrows("data", "from keras_digitnet import cli, errors") == {"cli", "errors"}

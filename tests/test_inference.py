@@ -63,7 +63,7 @@ def test_other_images_are_refused(model_path: Path, images: np.ndarray) -> None:
         load(model_path).predict(images)
 
 
-def test_the_names_of_the_classes_travel_beside_the_model(model_path: Path) -> None:
+def test_class_names_are_stored_beside_the_model(model_path: Path) -> None:
     assert load(model_path).classes == tuple("0123456789")
     config_path = model_path.with_name("config.json")
     config_path.write_text(json.dumps({"classes": list("abcdefghij")}))
@@ -78,7 +78,7 @@ def test_the_names_of_the_classes_travel_beside_the_model(model_path: Path) -> N
         load(model_path)
 
 
-def test_what_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_a_missing_model_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(DigitNetError, match="received: .*gone.keras, which does not exist"):
         load(tmp_path / "gone.keras")
     with pytest.raises(DigitNetError, match="received: ~nosuchuser/x.onnx, which does not exist"):
@@ -98,7 +98,7 @@ def test_what_is_not_there_is_one_message(tmp_path: Path) -> None:
 def test_a_preset_comes_with_the_package(
     digits: Dataset, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In ONNX Runtime, unless somebody names a backend."""
+    """A preset runs in ONNX Runtime unless a backend is named."""
     images = digits.test.images[:50]
     in_keras = load("nano").predict(images)  # the tests name one
     assert load("nano", backend).classes == tuple("0123456789")
@@ -125,7 +125,7 @@ def test_the_newest_version_is_the_one_that_is_loaded(exported: Path, tmp_path: 
     assert load(tmp_path / "digitnet" / "9").classes == tuple("0123456789")
 
 
-def test_a_model_without_names_is_asked_for_their_number(exported: Path, tmp_path: Path) -> None:
+def test_a_model_without_names_gets_numbers(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "model.onnx", tmp_path)
     classifier = load(tmp_path / "model.onnx")
     assert classifier.classes == tuple("0123456789")
@@ -135,7 +135,7 @@ def test_a_model_without_names_is_asked_for_their_number(exported: Path, tmp_pat
 
 
 def test_a_folder_of_exports_is_a_model_as_a_run_is(exported: Path, tmp_path: Path) -> None:
-    """Of its forms, the first one that needs least."""
+    """The first of the formats in the folder, in the order of the table."""
     folder = tmp_path / "exports"
     shutil.copytree(exported, folder)
     for name in ("model.onnx", "digitnet/1", "model.tflite", "model.xml", "model_int8.tflite"):

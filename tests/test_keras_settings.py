@@ -1,4 +1,4 @@
-"""The process's own Keras settings: none of them changes a network, a file or an answer."""
+"""Keras's global settings do not change networks, files or answers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def built(network: str) -> keras.Model:
 
 
 def steps(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    """What it gives in training and else, all of its random layers with seeds of their own."""
+    """Outputs in training and inference, with a fixed seed for each random layer."""
     for variable in model.non_trainable_variables:
         if variable.name == "seed_generator_state":
             variable.assign(np.array([7, 0]))
@@ -132,7 +132,7 @@ def test_a_network_that_was_saved_in_mixed_precision_is_used_in_float32(
 
 
 class LossScale(keras.callbacks.Callback):
-    """What a mixed_float16 loss was multiplied by in the last step."""
+    """The loss scale of mixed_float16 in the last step."""
 
     at_end = 0.0
 
@@ -169,7 +169,7 @@ def test_training_leaves_a_float32_file_and_the_settings_as_they_were(
     assert run.validation.accuracy > 0.5
 
 
-def test_a_policy_that_is_not_followed_is_said(
+def test_an_unsupported_policy_causes_a_warning(
     tiny_config: TrainConfig,
     few_digits: Dataset,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""IDX files, tables and `.npz` files in the folders and forms that people have them in."""
+"""IDX files, tables and `.npz` files in all supported layouts."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture
 def save_idx(digits: Dataset) -> Callable[..., Path]:
-    """The first 300 digits, as MNIST is published, under a folder."""
+    """Writes the first 300 digits as IDX files, as MNIST is published."""
 
     def save(folder: Path, name: str = "{}-{}-ubyte", pack: Callable[..., bytes] = bytes) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
         load_dataset(str(tmp_path / name))
 
 
-def test_a_closed_folder_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(folder: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(folder))
 
@@ -131,7 +131,7 @@ def table(
     delimiter: str = ",",
     form: Callable[[int], Any] = int,
 ) -> bytes:
-    """A set as a CSV file."""
+    """Writes a set as a CSV file."""
 
     def row(first: Any, label: Any, pixels: list[Any]) -> str:
         given = [] if label is None else [label]
@@ -185,11 +185,11 @@ def test_kaggles_test_images_have_no_labels(
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
     dataset = load_dataset(str(tmp_path), validation_size=0.2)
     assert sizes(dataset) == (64, 16, 20)
-    expected = f"{tmp_path / 'test.csv'}: no column called label, so it is not used."
+    expected = f"{tmp_path / 'test.csv'}: skipped, since it has no column called label."
     assert warnings(caplog) == [expected]
 
 
-def test_emnist_as_csv_is_set_upright_and_named(tmp_path: Path, digits: Dataset) -> None:
+def test_emnist_as_csv_is_transposed_and_named(tmp_path: Path, digits: Dataset) -> None:
     lying = Split(digits.train.images[:100].transpose(0, 2, 1, 3), digits.train.labels[:100])
     path = tmp_path / "emnist-digits-train.csv"
     path.write_bytes(table(lying, header=False))
@@ -244,7 +244,7 @@ def save_parquet(
     names: list[str] | None = None,
     columns: tuple[str, ...] = ("image", "label"),
 ) -> None:
-    """A set as Hugging Face publishes it."""
+    """Writes a set in Hugging Face's layout."""
     import pyarrow
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""What the package exists for, on the real thing; skipped where there is no MNIST."""
+"""Accuracy on real MNIST; skipped without it."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ np.save(sys.argv[3], classifier.predict(images).labels)
 def test_trained_under_jax_served_and_read_by_torch(
     run: Run, mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three programs that share nothing but the files, on every test digit."""
+    """Three independent programs on every test digit."""
     monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(120))
     with tf_serving(run.folder.servable_dir) as address:
         served = load(address).predict(mnist.test.images, batch_size=1000).labels

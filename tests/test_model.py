@@ -27,14 +27,14 @@ def logits(model: keras.Model, images: np.ndarray, training: bool = False) -> np
 
 
 @pytest.mark.parametrize("preset", CLASSIFIERS)
-def test_a_preset_has_the_parameters_that_it_claims(preset: str) -> None:
+def test_a_preset_has_the_documented_parameters(preset: str) -> None:
     assert (
         count_parameters(build_model(CLASSIFIERS[preset].model)) == CLASSIFIERS[preset].parameters
     )
 
 
 @pytest.mark.backends
-def test_it_takes_uint8_images_and_gives_a_logit_a_class(images: np.ndarray) -> None:
+def test_it_maps_uint8_images_to_one_logit_per_class(images: np.ndarray) -> None:
     model = build_model(replace(TINY, num_classes=26))
     assert model.input_shape == (None, 28, 28, 1)
     assert model.inputs[0].dtype == "uint8"

@@ -1,4 +1,4 @@
-"""Digits as pens, papers and cameras leave them, made from the bundled ones."""
+"""Normalization of bundled digits with simulated pens, paper and cameras."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SEVEN = np.asarray(Image.open(ROOT / "scripts" / "seven.png"))
 
 
 def on_paper(digit: np.ndarray, side: int = 240, ink: float = 0.7) -> np.ndarray:
-    """A digit of half the side on paper that is a little uneven: fractions of the light."""
+    """A digit of half the side on slightly uneven paper; tones are fractions of the light."""
     large = Image.fromarray(digit).resize((side * 7 // 10,) * 2, Image.Resampling.BICUBIC)
     paper = np.linspace(0.8, 0.9, side)[:, None] * np.ones(side)
     place = slice(side // 10, side // 10 + large.height), slice(side // 5, side // 5 + large.width)
@@ -44,7 +44,7 @@ def on_squared_paper(digit: np.ndarray) -> np.ndarray:
 
 
 def in_a_cell(digit: np.ndarray) -> np.ndarray:
-    """Its borders are darker than the digit, and one is slanted."""
+    """The borders are darker than the digit, and one is slanted."""
     cell = on_paper(digit, ink=0.5)
     cell[:10] = cell[:, -12:] = 0.1
     picture = Image.fromarray(np.uint8(cell * 255))
@@ -123,7 +123,7 @@ def test_size_place_and_stroke_are_mnists_whatever_the_pen(pen: int) -> None:
     assert 1.8 < stroke_width((np.asarray(large) > 127).astype(np.uint8)) / 10 < 3.8
 
 
-def test_an_8_so_bold_that_its_loops_are_filled_stays_an_8() -> None:
+def test_a_bold_8_with_filled_loops_stays_an_8() -> None:
     picture = Image.new("L", (160, 200), "white")
     pen = ImageDraw.Draw(picture)
     around = np.linspace(0, 2 * np.pi, 60)

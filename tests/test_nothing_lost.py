@@ -1,4 +1,4 @@
-"""Whatever stops a program, nothing that it had finished is lost, and no half file has a name.
+"""Interrupted programs lose nothing that was finished and leave no partial files.
 
 The programs are processes of their own, forked from one that has imported the package, which
 takes longer than what they do.
@@ -71,7 +71,7 @@ def code_of(child: BaseProcess) -> int | None:
 
 
 def train_or_resume(out_dir: Path, config: TrainConfig, moment: Moment = NEVER) -> None:
-    """Goes on with the run in the folder, or else starts one; kills itself at the moment."""
+    """Resumes the run in the folder or starts one; kills itself at the given moment."""
     event, name, delay = moment
 
     def die() -> None:
@@ -127,7 +127,7 @@ def require_the_same_end(run_dir: Path, whole_dir: Path) -> None:
 
 
 def require_whole_files(out_dir: Path) -> None:
-    """Every file that has its own name can be read to its end."""
+    """Checks that every file without a temporary name is complete."""
     for path in out_dir.rglob("*"):
         names = path.relative_to(out_dir).parts
         if not path.is_file() or any(name.startswith(".") for name in names):
@@ -153,7 +153,7 @@ def require_whole_files(out_dir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def config(tiny_config: TrainConfig, backend: str) -> TrainConfig:
-    """Exporting in a TensorFlow process of its own would cost the others more than the rest."""
+    """On other backends exporting, in a TensorFlow process, would take most of the time."""
     assert tiny_config.model
     model = replace(tiny_config.model, shear=0, elastic=0, pen=0, degradation=0)
     return replace(tiny_config, model=model, export=backend == "tensorflow")
@@ -161,7 +161,7 @@ def config(tiny_config: TrainConfig, backend: str) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def whole_runs(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The folders of two runs with the same settings, started at once into the same place."""
+    """The folders of two runs with the same settings, started concurrently in the same place."""
     out_dir = tmp_path_factory.mktemp("whole")
     children = [start(train_or_resume, out_dir, config) for _ in range(2)]
     assert [code_of(child) for child in children] == [0, 0]
@@ -176,10 +176,10 @@ def test_two_runs_that_start_at_once_do_not_touch_each_other(whole_runs: list[Pa
 
 
 @pytest.mark.backends
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(
+def test_a_killed_run_is_identical_to_an_uninterrupted_one(
     config: TrainConfig, whole_runs: list[Path], tmp_path: Path, backend: str
 ) -> None:
-    """SIGKILL, one after the other, where a run is most easily hurt."""
+    """SIGKILL at each of the most vulnerable moments of a run."""
     moments = [IN_A_CHECKPOINT, IN_AN_EPOCH]
     if backend == "tensorflow":
         moments += [IN_THE_MODEL, IN_AN_EXPORT]
@@ -192,10 +192,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
 
 @pytest.mark.long
 @pytest.mark.backends
-def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
+def test_runs_killed_at_random_moments_are_identical_to_uninterrupted_ones(
     tiny_config: TrainConfig, tmp_path: Path, backend: str
 ) -> None:
-    """A run is killed until it gets to its end, then the next."""
+    """Each run is killed repeatedly until it finishes."""
     config = replace(tiny_config, export=True)
     whole_dir = tmp_path / "whole"
     began = time.monotonic()
@@ -230,7 +230,7 @@ def write_half(path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
     assert code_of(start(write_half, path)) == -signal.SIGKILL
@@ -241,7 +241,7 @@ def test_a_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
 
 
 def run_commands(messages: Path, limit: int | None, *commands: list[str]) -> None:
-    """Runs the command line, its stderr into a file; ends with the last one's exit code.
+    """Runs commands with stderr in a file; exits with the code of the last one.
 
     Args:
         messages: The file.
@@ -263,7 +263,7 @@ def run_commands(messages: Path, limit: int | None, *commands: list[str]) -> Non
 
 
 def errors_of(child: BaseProcess, messages: Path, code: int) -> list[str]:
-    """The lines that say why the commands ended, once the program has ended with the code."""
+    """Waits for the exit code; returns the error lines of the commands."""
     assert code_of(child) == code, messages.read_text()
     text = messages.read_text()
     assert "Traceback" not in text, text
@@ -272,7 +272,7 @@ def errors_of(child: BaseProcess, messages: Path, code: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def begun(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an endless run that was killed after its first epoch."""
+    """The folder of a long run that was killed after its first epoch."""
     out_dir = tmp_path_factory.mktemp("begun")
     endless = replace(config, epochs=10_000, patience=10_000)
     assert go_on(out_dir, endless, BEFORE_A_CHECKPOINT_HAS_ITS_NAME) == -signal.SIGKILL
@@ -291,7 +291,7 @@ def messages(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def resumed(run_dir: Path, messages: Path) -> Iterator[BaseProcess]:
-    """The run going on, once it has gone on for an epoch."""
+    """The resumed run, after an epoch."""
     child = start(run_commands, messages, None, ["train", "--resume", str(run_dir)])
     try:
         deadline = time.monotonic() + patience(300)
@@ -309,7 +309,7 @@ def resumed(run_dir: Path, messages: Path) -> Iterator[BaseProcess]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_a_stop_keeps_the_best_model_and_says_how_to_go_on(
+def test_an_interruption_keeps_the_best_model_and_says_how_to_resume(
     run_dir: Path, messages: Path, number: int, code: int
 ) -> None:
     with resumed(run_dir, messages) as child:
@@ -324,14 +324,12 @@ def test_a_stop_keeps_the_best_model_and_says_how_to_go_on(
     require_whole_files(run_dir.parent)
 
 
-def test_a_full_disk_is_one_message_and_costs_nothing_that_is_there(
-    run_dir: Path, messages: Path
-) -> None:
+def test_a_full_disk_is_one_message_and_keeps_existing_files(run_dir: Path, messages: Path) -> None:
     before = contents(run_dir / "checkpoints")
     child = start(run_commands, messages, 20_000, ["train", "--resume", str(run_dir)])
     assert errors_of(child, messages, code=2) == [
         f"Error: {run_dir}/checkpoints/epoch-0002.keras: expected to write it; received: "
-        "File too large. Make room there, or name another folder. "
+        "File too large. Free some space there, or name another folder. "
         f"Go on with: keras-digitnet train --resume {run_dir}"
     ]
     require_whole_files(run_dir.parent)
@@ -400,7 +398,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def load_until_the_end(servable_dir: Path) -> None:
-    """Loads the newest version again and again; makes a file longer each time."""
+    """Loads the newest version repeatedly; appends to a file each time."""
     while not (servable_dir / "end").exists():
         load(servable_dir).predict(np.zeros((1, 28, 28), np.uint8))
         with (servable_dir / "loads").open("a") as file:
@@ -411,7 +409,7 @@ def load_until_the_end(servable_dir: Path) -> None:
 def test_the_newest_version_can_always_be_loaded(
     whole_runs: list[Path], tmp_path: Path, times: int
 ) -> None:
-    """One program publishes while another loads, as often as that does it."""
+    """One program publishes versions while another loads them."""
     version = whole_runs[0] / "saved_model" / "digitnet" / "1"
     shutil.copytree(version, tmp_path / "1")
     (tmp_path / "loads").touch()

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: no runtime reports its use, or leaves an identifier behind.
+"""Nothing is sent: no runtime reports its use or stores an identifier.
 
 Each program has a new home folder, and nothing in its environment that would tell a runtime that
 it is only tested.
@@ -102,10 +102,10 @@ def test_a_runtime_leaves_nothing_behind_and_asks_for_no_host(
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt install strace")
-def test_the_whole_process_talks_to_nobody(
+def test_the_process_opens_no_connection(
     models: dict[str, Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Native code included, which no hook of Python's sees."""
+    """Including native code, which Python hooks cannot see."""
     calls = tmp_path / "calls"
     strace = ["strace", "-f", "--seccomp-bpf", "-e", "connect,sendto,sendmsg,sendmmsg", "-o", calls]
     child = subprocess.run(
@@ -122,10 +122,10 @@ def test_the_whole_process_talks_to_nobody(
 @pytest.mark.parametrize(
     ("consent", "reports"), [(None, "False"), ("0", "False"), ("1\n", "True")], ids=str
 )
-def test_reports_that_the_user_has_asked_for_stay(
+def test_telemetry_that_the_user_has_enabled_stays(
     consent: str | None, reports: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """An OpenVINO that only says whether it would report, since nothing shall be sent here."""
+    """A fake OpenVINO that prints whether it would report, since tests send nothing."""
     packages = tmp_path / "packages"
     packages.mkdir()
     (packages / "openvino_telemetry.py").touch()
@@ -151,7 +151,7 @@ def test_reports_that_the_user_has_asked_for_stay(
 
 
 def test_runtimes_are_imported_in_one_place() -> None:
-    """`environment.import_runtime`, which turns the reports off; programs for servers do it too."""
+    """All imports go through `environment.import_runtime`, which turns telemetry off."""
     for path in [*(ROOT / "keras_digitnet").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
         text = path.read_text()
         statement = re.search(r"^\s*(import|from) (onnxruntime|openvino)\b.*", text, re.M)

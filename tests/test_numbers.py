@@ -1,4 +1,4 @@
-"""NaN, infinity and what is no probability never come out as a digit, whatever computes."""
+"""NaN, infinity and invalid probabilities are never answers, in any runtime."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ def nano() -> keras.Model:
 
 
 def alone(inference: keras.Model) -> Reference:
-    """What is exported, without anything to compare it with."""
+    """A reference for export, without data to compare on."""
     images = np.zeros((1, 28, 28, 1), np.uint8)
     return Reference(Path("model.keras"), inference, None, None, (images,), ())  # type: ignore[arg-type]
 
 
 def written(model: keras.Model, folder: Path) -> list[Path]:
-    """The network in every form, written as `export_model` does, which would refuse it."""
+    """Writes the network in every format; `export_model` itself would refuse it."""
     model.save(folder / "model.keras")
     paths = [folder / form.file for form in EXPORTED if not form.rounded]
     for form, path in zip(EXPORTED, paths, strict=False):
@@ -56,7 +56,7 @@ def refused(where: Path, message: str) -> None:
     ],
 )
 def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) -> None:
-    """One among thousands, in a kernel or, of the last layer, in the bias."""
+    """One value among thousands, in a kernel or in the bias of the last layer."""
     model = nano()
     weight = model.get_layer(layer).weights[-1 if layer == "logits" else 0]
     values = np.array(keras.ops.convert_to_numpy(weight))
@@ -70,7 +70,7 @@ def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) 
 
 @pytest.mark.fresh
 def test_scales_of_eight_bits(tmp_path: Path) -> None:
-    """The integers of an int8 file are always numbers; what they are multiplied by may not be."""
+    """The integers of an int8 file are always finite; their scales may not be."""
     from ai_edge_litert.interpreter import Interpreter
 
     (artifact,) = export_model(
@@ -99,7 +99,7 @@ def test_weights_of_a_keras_file(tmp_path: Path, value: float) -> None:
 
 
 def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
-    """A network that gives logits where it promises probabilities."""
+    """A network that returns logits as `probabilities`."""
     path = tmp_path / "logits.onnx"
     onnx.write_model(alone(nano()), path)
     refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")

@@ -1,4 +1,4 @@
-"""The client of the Open Inference (V2) protocol, against a small server that speaks it."""
+"""The client of the Open Inference (V2) protocol, against a small server."""
 
 import base64
 import contextlib
@@ -101,7 +101,7 @@ def test_a_gateway_that_hides_the_server_gets_json() -> None:
 
 
 def served(metadata: Any, answers: Any, extensions: Any = ("binary_tensor_data",)) -> Any:
-    """A server of fixed answers; of several to `infer` each is given once, the last for ever."""
+    """A server of fixed answers; those to `infer` are given in order, the last one repeatedly."""
     left = list(answers)
 
     def answer(method: str, path: str, body: bytes) -> Any:
@@ -144,14 +144,14 @@ def test_another_model_or_no_model_is_one_message(metadata: Any, message: str) -
 
 
 def outputs(**changes: Any) -> Any:
-    """An answer in JSON for one image, whose label is changed."""
+    """A JSON answer for one image with a changed label."""
     answer = encoded(ROW, False)
     answer["outputs"][1] |= changes
     return answer
 
 
 def raw(content: bytes, length: Any, *sizes: Any) -> Raw:
-    """A binary answer whose bytes, header and sizes of outputs are these."""
+    """A binary answer with these bytes, header and output sizes."""
     answer = encoded(ROW, True)
     header = json.loads(answer.content[: int(answer.headers[JSON_LENGTH])])
     for output, size in zip(header["outputs"], sizes, strict=False):
@@ -199,7 +199,7 @@ NO_ANSWERS = {
 
 @pytest.mark.parametrize("first", [True, False], ids=["at once", "later"])
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_an_answer_that_is_none_is_one_message(kind: str, first: bool) -> None:
+def test_an_invalid_answer_is_one_message(kind: str, first: bool) -> None:
     answers = [NO_ANSWERS[kind]] if first else [encoded(ROW, True), NO_ANSWERS[kind]]
     with (
         served(inputs(), answers) as server,
@@ -220,8 +220,10 @@ def test_a_busy_server_gets_three_tries() -> None:
         load(server + MODEL)
 
 
-def test_a_server_that_drips_does_not_hold_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raw bytes that come one by one, each in time."""
+def test_a_server_that_sends_slowly_does_not_block_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that sends one byte at a time, each within the socket timeout."""
     monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(0.5))
     monkeypatch.setattr(transport, "TRIES", 2)
     done = threading.Event()
@@ -276,7 +278,7 @@ def test_credentials_of_an_address_are_sent_and_are_in_no_name() -> None:
     ("code", "expected"),
     [(401, f"into {AUTHORIZATION}"), (403, "no: "), (500, "no: "), (503, "3 tries"), (200, "no: ")],
 )
-def test_credentials_that_a_server_repeats_are_hidden(path: str, code: int, expected: str) -> None:
+def test_credentials_that_a_server_echoes_are_hidden(path: str, code: int, expected: str) -> None:
     received: list[Message] = []
 
     def answer(*_: object) -> Any:

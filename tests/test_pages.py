@@ -1,4 +1,4 @@
-"""What a reader is trained on: glyphs that look like what they say, pages whose boxes are true."""
+"""Training pages of a reader: glyphs, boxes and targets."""
 
 import string
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_the_same_seed_composes_the_same_page(source: GlyphSource, composed: lis
     assert not same(again, composed[8])
 
 
-def test_boxes_lie_on_the_page_and_are_of_the_sizes_that_are_sought(composed: list[Page]) -> None:
+def test_boxes_lie_on_the_page_and_have_the_target_sizes(composed: list[Page]) -> None:
     boxes = np.concatenate([page.boxes for page in composed])
     assert len(boxes) > 600
     assert (boxes[:, :2] >= 0).all()
@@ -46,7 +46,7 @@ def test_boxes_lie_on_the_page_and_are_of_the_sizes_that_are_sought(composed: li
     assert heights.min() >= 0.7 * frame.LOWEST and heights.max() <= frame.HIGHEST
 
 
-def test_every_class_comes_and_some_pages_have_no_character(composed: list[Page]) -> None:
+def test_every_class_occurs_and_some_pages_have_no_character(composed: list[Page]) -> None:
     counts = np.bincount(np.concatenate([page.labels for page in composed]), minlength=10)
     assert counts.min() > 0.5 * counts.mean()
     empty = np.mean([not len(page.labels) and not len(page.ignored) for page in composed])
@@ -82,7 +82,7 @@ def test_letters_are_clutter_only_where_none_is_a_class(
     letters.styled(random, 3)
 
 
-def test_a_character_that_the_page_hides_is_not_asked_for(source: GlyphSource) -> None:
+def test_a_hidden_character_is_not_a_target(source: GlyphSource) -> None:
     random = np.random.default_rng(3)
     compose = Composer(source, (48, 192), 10)
     ink = Ink(48, 192)

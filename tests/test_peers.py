@@ -1,4 +1,4 @@
-"""How the readers of others are asked, by a stand-in: CI has none of them."""
+"""The comparison with other OCR systems, with fakes, since CI has none of them."""
 
 import importlib
 import shutil
@@ -46,7 +46,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Imports a module of scripts/; the home folder is an empty one."""
+    """Imports a module of scripts/, with an empty home folder."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return importlib.import_module
@@ -54,14 +54,14 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def asked(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Puts the stand-in in place; has a line for every time that it was asked."""
+    """Installs a fake worker; returns a file with one line per call."""
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
     monkeypatch.setattr(script("peers"), "COMMAND", (sys.executable, str(worker)))
     return worker.with_suffix(".log")
 
 
-def test_the_best_way_of_each_peer_stands_beside_ours(script: Any, asked: Path) -> None:
+def test_the_best_result_of_each_peer_is_in_the_table(script: Any, asked: Path) -> None:
     peers = script("peers")
     tiny = np.full((20, 30), 255, np.uint8)
     tall = np.full((80, 30), 255, np.uint8)
@@ -143,7 +143,7 @@ def test_a_picture_that_tesseract_crashes_on_is_blank(
     assert worker.tesseract_version() == "5.3.0"
 
 
-def test_a_tesseract_that_cannot_start_is_no_blank_answer(
+def test_a_tesseract_that_cannot_start_is_not_a_blank_answer(
     script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "tesseract"

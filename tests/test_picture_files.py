@@ -63,7 +63,7 @@ def test_pictures_that_are_not_read_here_are_errors_in_their_place(
         read_image(tmp_path / name)
 
 
-def test_what_systems_leave_in_folders_is_no_picture(tmp_path: Path) -> None:
+def test_files_of_operating_systems_are_not_pictures(tmp_path: Path) -> None:
     for name in ("__MACOSX/a.png", "Thumbs.db", "@eaDir/a.jpg", "$RECYCLE.BIN/a.png", "._a.png"):
         save(tmp_path / name)
     save(tmp_path / "a.png")
@@ -71,7 +71,7 @@ def test_what_systems_leave_in_folders_is_no_picture(tmp_path: Path) -> None:
 
 
 def test_every_page_of_a_tiff_is_a_picture(tmp_path: Path) -> None:
-    """But for the reduced copies that some programs put beside them."""
+    """Thumbnails that some programs add are not pages."""
     small = Image.new("L", (4, 4))
     small.encoderinfo = {"tiffinfo": {254: 1}}  # type: ignore[attr-defined]
     pages = [Image.new("L", (9, 9)), small, Image.new("L", (9, 9))]
@@ -86,7 +86,7 @@ def test_every_page_of_a_tiff_is_a_picture(tmp_path: Path) -> None:
             assert read_image(path)[0].shape == (28, 28)
 
 
-def test_a_file_may_be_called_like_a_page(tmp_path: Path) -> None:
+def test_a_file_may_be_named_like_a_page(tmp_path: Path) -> None:
     save(tmp_path / "x.png#page=2")
     assert read_image(f"{tmp_path}/x.png#page=2")[0].shape == (28, 28)
 
@@ -99,18 +99,18 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
     assert found(tmp_path / "here") == ["link/a.png"]
 
 
-def test_a_folder_without_pictures_stands_for_itself(tmp_path: Path) -> None:
+def test_a_folder_without_pictures_is_yielded_itself(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("P1 is no picture, nor is BM.")
     assert list(find_pictures([tmp_path, "x.png"])) == [str(tmp_path), "x.png"]
     with pytest.raises(DigitNetError, match="expected an image; received: a folder without pict"):
         read_image(tmp_path)
 
 
-def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_an_impossible_file_name_does_not_stop_the_others(tmp_path: Path) -> None:
     impossible = str(tmp_path / ("a" * 300))
     assert list(find_pictures([impossible, "x.png"])) == [impossible, "x.png"]
 
 
 @pytest.mark.parametrize("start", [b" " * 512, b"<!--" * 128, b"P5" + b"# \n" * 170, b"", b"P5"])
-def test_any_beginning_is_looked_at_in_no_time(start: bytes) -> None:
+def test_detecting_the_kind_is_fast_for_any_content(start: bytes) -> None:
     assert kind_of(start) is None

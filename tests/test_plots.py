@@ -47,7 +47,7 @@ def test_a_confusion_matrix_of_any_size_without_a_mistake(tmp_path: Path, classe
         assert min(picture.size) > 400
 
 
-def test_mistakes_show_the_surest_first(digits: Dataset) -> None:
+def test_the_most_confident_mistakes_come_first(digits: Dataset) -> None:
     images, labels = digits.test.images[:3], np.array([7, 7, 1])
     probabilities = np.zeros((3, 10))
     probabilities[0, 9], probabilities[1, 2], probabilities[2, 1] = 0.6, 0.9, 1.0
@@ -64,7 +64,7 @@ def test_mistakes_show_the_surest_first(digits: Dataset) -> None:
 )
 @pytest.mark.parametrize("settings", [{}, {"text.usetex": True}], ids=["plain", "usetex"])
 def test_names_are_drawn_as_they_are(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
-    """LaTeX's symbols are somebody's classes, and a training must not fail at its last figure."""
+    """Class names may hold LaTeX's symbols; a training run must not fail at its last figure."""
     history = [dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)]
     images, truth = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 1])
     with matplotlib.rc_context(settings):

@@ -1,4 +1,4 @@
-"""Numbers drawn with a pen, on paper that is not only paper."""
+"""Reading numbers on synthetic paper with shadows, rulings and clutter."""
 
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def test_halves_of_a_broken_digit_far_from_each_other_are_joined(
     assert kd.read(broken).text == number
 
 
-def test_dots_dashes_rulings_and_borders_are_no_digits() -> None:
+def test_dots_dashes_rulings_and_borders_are_not_digits() -> None:
     picture = write("2043", gap=60)
     pen = ImageDraw.Draw(picture)
     pen.ellipse((280, 158, 292, 170), 40)
@@ -134,7 +134,7 @@ def test_paper_that_is_lit_in_the_middle_alone_is_not_taken_for_ink() -> None:
     assert kd.read(pixels * np.where(lamp, 1, 0.5)).text == "4032"
 
 
-def test_ones_twos_and_nines_are_read_as_other_hands_write_them() -> None:
+def test_ones_twos_and_nines_of_other_styles_are_read() -> None:
     assert kd.read(write("2iP")).text == "219"
     assert kd.read(write("3Q0")).text == "320"
 
@@ -156,7 +156,7 @@ def test_a_bar_that_floats_above_the_line_belongs_to_its_digit() -> None:
     assert kd.read(write("3571", gap=50)).text == "3571"
 
 
-def test_the_corner_of_a_shadow_is_no_digit_and_hides_none() -> None:
+def test_the_corner_of_a_shadow_is_not_a_digit_and_hides_none() -> None:
     faint = np.asarray(write("4032", ink=190))
     y, x = np.indices(faint.shape)
     for corner in (x + 5 * y < 300, x + 2 * y < 120, x - 4 * y > faint.shape[1] - 260):
@@ -179,7 +179,7 @@ def test_digits_that_fill_their_picture_are_read(text: str) -> None:
     assert kd.read(tight).text == text
 
 
-def test_a_digit_in_doubt_is_a_question_mark() -> None:
+def test_a_digit_of_low_confidence_is_a_question_mark() -> None:
     certain = kd.read(write("20"))
     least = min(digit.confidence for digit in certain.digits)
     doubtful = kd.read(write("20"), min_confidence=min(1, least + 1e-6))

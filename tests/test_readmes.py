@@ -1,4 +1,4 @@
-"""What the READMEs say: their links lead somewhere, their programs run as they stand."""
+"""The READMEs: links are not broken, and code blocks run unchanged."""
 
 import os
 import re
@@ -18,13 +18,13 @@ READMES = sorted(
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link to each heading ends in, as GitHub makes it."""
+    """The anchors of all headings, as GitHub generates them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
-def test_links_lead_to_what_is_there(readme: Path) -> None:
+def test_links_are_not_broken(readme: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", (ROOT / readme).read_text()):
         name, _, anchor = link.partition("#")
         target = (ROOT / readme).parent / name if name else ROOT / readme
@@ -38,7 +38,7 @@ def test_the_front_page_is_short() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that has the files of a checkout and nothing that a program wrote before."""
+    """A folder with the files of a checkout but no earlier output."""
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     return tmp_path
 

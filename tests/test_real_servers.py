@@ -1,4 +1,4 @@
-"""The client of the Open Inference (V2) protocol, against Triton and MLServer themselves.
+"""The client of the Open Inference (V2) protocol, against real Triton and MLServer servers.
 
 ./scripts/serving_env.sh installs both; without them these tests are skipped.
 """
@@ -89,7 +89,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Triton with what scripts/triton/ holds, and a classifier for which it makes no batches."""
+    """Triton with the models of scripts/triton/, and a classifier without batching."""
     folder = tmp_path_factory.mktemp("triton")
     repository = folder / "models"
     for name, preset in (("digitnet", "base"), ("unbatched", "base"), ("reader", "reader")):
@@ -113,7 +113,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLServer with what scripts/mlserver/ holds."""
+    """MLServer with the model of scripts/mlserver/."""
     folder = tmp_path_factory.mktemp("mlserver")
     for name in ("digitnet_runtime.py", "settings.json"):
         shutil.copy(ROOT / "scripts" / "mlserver" / name, folder)

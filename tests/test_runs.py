@@ -1,4 +1,4 @@
-"""What runs have left behind: their list, and the images that each was trained on."""
+"""The list of runs, and the data set that each was trained on."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def make_run(
     epochs: int = 0,
     **settings: Any,
 ) -> RunFolder:
-    """A run as training leaves it; unfinished, after so many epochs, where it has no accuracy."""
+    """Writes the folder of a run; an unfinished one if no accuracy is given."""
     run = RunFolder(folder)
     saved = read_json(ROOT / "saved_models" / "nano" / "config.json")
     saved["train"].update(settings)
@@ -82,7 +82,7 @@ def test_the_best_run_comes_first_and_unfinished_ones_last(tmp_path: Path) -> No
     assert (started.finished, started.epochs, started.accuracy) == (False, 0, None)
 
 
-def test_exports_and_parts_of_a_run_are_no_runs(exported: Path, tmp_path: Path) -> None:
+def test_exports_and_parts_of_a_run_are_not_runs(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "exports")
     run = make_run(tmp_path / "run", 0.9)
     shutil.copytree(exported / "digitnet", run.servable_dir)
@@ -98,7 +98,7 @@ def test_a_damaged_run_is_named_and_hides_no_other(
     make_run(tmp_path / "damaged", 0.9).metrics_path.write_text(content)
     with caplog.at_level(logging.WARNING, "keras_digitnet"):
         assert [Path(run.run).name for run in list_runs(tmp_path)] == ["good"]
-    assert "Left out: " in caplog.text
+    assert "Skipped: " in caplog.text
     assert "damaged" in caplog.text
 
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_not_there_is_one_message(tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_run(digits: Dataset, tmp_path: Path) -> Path:
-    """A run on a folder of its own, without training."""
+    """Writes a run on a data set of its own, without training."""
     data = tmp_path / "mine.npz"
     arrays = {
         "x_train": digits.train.images[:100, ..., 0],
@@ -142,13 +142,13 @@ def test_a_run_is_scored_on_its_own_images(
     assert caplog.text == ""
 
 
-def test_images_that_have_changed_since_are_said_to(
+def test_images_that_have_changed_cause_a_warning(
     own_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = json.loads((own_run / "config.json").read_text())
     write_json(own_run / "config.json", {**config, "fingerprint": "another"})
     load_own_dataset([str(own_run)])
-    assert "mine.npz has changed since it was trained" in caplog.text
+    assert "mine.npz has changed since training" in caplog.text
 
 
 def test_images_that_are_gone_are_named(own_run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that are no digit reader: refused in one message."""
+"""Files of other models are refused with one message."""
 
 import shutil
 import sys
@@ -35,7 +35,7 @@ def model_path(tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, member: str, content: bytes) -> None:
-    """Puts other content into the archive, compressed."""
+    """Replaces a member of the archive, compressed."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -92,9 +92,7 @@ def without_a_config(path: Path) -> None:
         without_a_config,
     ],
 )
-def test_a_keras_file_that_is_no_digitnet(
-    model_path: Path, corrupt: Callable[[Path], None]
-) -> None:
+def test_a_keras_file_of_another_network(model_path: Path, corrupt: Callable[[Path], None]) -> None:
     corrupt(model_path)
     refused(model_path, "expected .*received: ")
 

@@ -1,4 +1,4 @@
-"""The same seed gives the same run, and a shipped model the same labels wherever it runs."""
+"""The same seed gives the same run; a shipped model gives the same labels in every format."""
 
 import shutil
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_numbers(
 
 @pytest.fixture
 def images(digits: Dataset, given_mnist: str | None) -> np.ndarray:
-    """The 10,000 of MNIST where it is at hand."""
+    """MNIST's 10,000 test digits if available."""
     return (load_dataset(given_mnist) if given_mnist else digits).test.images
 
 
@@ -50,7 +50,7 @@ def images(digits: Dataset, given_mnist: str | None) -> np.ndarray:
 def test_every_form_of_a_preset_gives_the_same_labels(
     preset: str, images: np.ndarray, tmp_path: Path, backend: str
 ) -> None:
-    """Each backend is compared with one and the same file; the exports need TensorFlow alone."""
+    """All backends are compared with the same file; exports need TensorFlow only."""
     expected = load(preset_dir(preset) / "model.onnx").predict(images).labels
     forms = [preset_dir(preset) / "model.keras"]
     if backend == "tensorflow":

@@ -1,4 +1,4 @@
-"""The scripts as a newcomer meets them: a checkout without .venv, whatever Python is there."""
+"""The shell scripts in a new checkout without a .venv, with any Python."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ Bash = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bash(tmp_path: Path) -> Bash:
-    """Runs bash in a copy of the scripts, with a PATH that finds no Python of the machine."""
+    """Runs bash in a copy of the scripts, with a PATH without the machine's Python."""
     checkout, tools = tmp_path / "checkout", tmp_path / "tools"
     shutil.copytree(ROOT / "scripts", checkout / "scripts")
     (checkout / "pyproject.toml").touch()
@@ -43,7 +43,7 @@ def put_python(tmp_path: Path, name: str, content: str) -> None:
 
 
 def put_environment(tmp_path: Path, pip: str = "", pytest: str = "") -> None:
-    """A .venv whose Python does nothing but these, as bash, where it is asked to run them."""
+    """A .venv whose Python is a bash script with these commands."""
     put_python(
         tmp_path,
         "../checkout/.venv/bin/python",

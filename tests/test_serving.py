@@ -1,4 +1,4 @@
-"""The REST client, against a server that answers as TensorFlow Serving does."""
+"""The client of TF Serving, against a small server with the same API."""
 
 import base64
 import contextlib
@@ -55,7 +55,7 @@ def test_the_client_gives_what_the_file_gives(
 
 
 def test_pictures_go_in_as_bytes(address: str, digits: Dataset) -> None:
-    """The README's request; a picture of another size and kind is brought into form."""
+    """The README's request, also with a picture of another size and kind."""
     image = digits.test.images[3, ..., 0]
     contents = []
     for picture, form in (
@@ -211,7 +211,7 @@ def test_a_server_that_stays_busy_is_one_message() -> None:
     assert len(tries) == 3
 
 
-def test_a_slow_server_does_not_hold_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_server_does_not_block_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "TRIES", 2)
 
     def answer(*_: object) -> tuple[int, Any]:
@@ -234,10 +234,10 @@ def test_a_slow_server_does_not_hold_the_client(monkeypatch: pytest.MonkeyPatch)
     [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"],
     ids=["status", "body", "error"],
 )
-def test_a_server_that_drips_does_not_hold_the_client(
+def test_a_server_that_sends_slowly_does_not_block_the_client(
     beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each byte comes in time, all of them never."""
+    """A server that sends each byte in time but never finishes."""
     monkeypatch.setattr(transport, "TRIES", 2)
     done = threading.Event()
 
@@ -260,7 +260,7 @@ def test_a_server_that_drips_does_not_hold_the_client(
         done.set()
 
 
-def test_too_long_an_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_MOST_BYTES", 1000)
     with (
         http_server(lambda *_: (200, b"x" * 2000)) as server,

@@ -1,4 +1,4 @@
-"""The reader that ships keeps to what it was measured at."""
+"""The shipped reader has the measured accuracy."""
 
 import sys
 
@@ -34,7 +34,7 @@ def test_nothing_is_read_where_no_digit_is() -> None:
 
 
 def test_single_digits_in_any_place_and_size_are_found(digits: Dataset) -> None:
-    """Most of the bundled digits, drawn large and small, off the middle, on both papers."""
+    """Bundled digits, large and small, off-centre, on light and dark paper."""
     random = np.random.default_rng(0)
     right = []
     for image, label in zip(digits.test.images[:40, ..., 0], digits.test.labels, strict=False):

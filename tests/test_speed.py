@@ -1,4 +1,4 @@
-"""What speed is measured with: fair peers, right times, figures that are kept."""
+"""The speed measurements: equivalent peers, correct times, stored figures."""
 
 import importlib
 import math

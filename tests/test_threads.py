@@ -1,4 +1,4 @@
-"""Threads and processes: right answers whoever shares a model, and nothing else's output lost."""
+"""Threads and processes that share a model get correct answers; no output is lost."""
 
 import copy
 import os
@@ -126,7 +126,7 @@ for load in (lambda: model, lambda: kd.load(sys.argv[1], sys.argv[2] or None)):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems that fork")
 @pytest.mark.parametrize("name", FORKABLE)
-def test_a_fork_goes_on_with_a_loaded_model(exported: Path, name: str) -> None:
+def test_a_fork_can_use_a_loaded_model(exported: Path, name: str) -> None:
     child = run(FORKING, exported / name, "")
     assert child.stdout.splitlines() == ["True", "True"], child.stderr
 

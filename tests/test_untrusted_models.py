@@ -1,4 +1,4 @@
-"""A `.keras` file from anybody: nothing in it is executed, and it fills no memory."""
+"""Untrusted `.keras` files: no code is executed, and memory is limited."""
 
 import json
 import re
@@ -78,13 +78,13 @@ def a_large_array(path: Path) -> None:
 
 
 def a_large_config(path: Path) -> None:
-    """Each pair of brackets becomes an object of 20 times its size."""
+    """Each pair of brackets is parsed to an object of 20 times its size."""
     nothing = ",[]" * (MOST_UNPACKED // 60)
     rewrite(path, "config.json", (config_of(path)[:-1] + f', "x": [[]{nothing}]}}').encode())
 
 
 def a_large_network(path: Path) -> None:
-    """Two layers of 100,000 units: 40 GB of weights, of which the file holds none."""
+    """Two layers of 100,000 units: 40 GB of weights, which the file does not hold."""
     images = keras.Input((28, 28, 1), dtype="uint8")
     x = keras.layers.Flatten()(images)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The script that the README's accuracies come from, on one epoch of the bundled digits."""
+"""The script that measures accuracy, on one epoch of the bundled digits."""
 
 import importlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
     return run
 
 
-def test_it_keeps_what_is_finished_and_goes_on(
+def test_it_keeps_finished_seeds_and_resumes(
     verify: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(1)

@@ -1,4 +1,4 @@
-"""What people install: the wheel, in an environment that knows nothing of the checkout."""
+"""The wheel, in an environment without the checkout."""
 
 import subprocess
 import sys

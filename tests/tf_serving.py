@@ -1,4 +1,4 @@
-"""What TensorFlow Serving answers over REST, small enough for a test.
+"""A small server with the REST API of TensorFlow Serving.
 
 It loads the newest version of an exported SavedModel in TensorFlow and speaks
 the forms of https://www.tensorflow.org/tfx/serving/api_rest: the status,
@@ -29,14 +29,14 @@ Answer = tuple[int, Any]
 
 @dataclass(frozen=True)
 class Raw:
-    """An answer that is not just JSON."""
+    """An answer other than plain JSON."""
 
     content: bytes
     headers: dict[str, str]
 
 
 class Model:
-    """One served model, by the name that the address gives it."""
+    """A served model with its name in URLs."""
 
     def __init__(self, servable_dir: Path) -> None:
         import tensorflow as tf
@@ -113,7 +113,7 @@ class Model:
 
 
 def _unwrapped(values: Any, key: str) -> Any:
-    """The one input's tensor, with or without its name."""
+    """The tensor of the only input, with or without its name."""
     if isinstance(values, dict) and key in values:
         return values[key]
     if isinstance(values, list):
@@ -131,7 +131,7 @@ def _decoded(value: Any) -> Any:
 def http_server(
     answer: Callable[[str, str, bytes], Answer], received: list[Message] | None = None
 ) -> Iterator[str]:
-    """Answers on a free port of this machine; yields `http://127.0.0.1:PORT`.
+    """Serves on a free local port; yields `http://127.0.0.1:PORT`.
 
     The headers of each request are added to `received`.
     """
@@ -161,7 +161,7 @@ def http_server(
                 self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """A test that passes is silent."""
+            """Suppresses the request log."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
@@ -175,7 +175,7 @@ def http_server(
 
 @contextlib.contextmanager
 def tf_serving(servable_dir: Path) -> Iterator[str]:
-    """Serves a SavedModel; yields the model's address."""
+    """Serves a SavedModel; yields the model's URL."""
     model = Model(servable_dir)
     with http_server(model.answer) as address:
         yield f"{address}/v1/models/{model.name}"

@@ -1,4 +1,4 @@
-"""What Triton and MLServer answer in the Open Inference (V2) protocol, small enough for a test."""
+"""A small server of the Open Inference (V2) protocol, like Triton and MLServer."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ class V2:
 
 
 def encoded(outputs: Outputs, binary: bool) -> Any:
-    """Outputs in JSON; or described in JSON, with their bytes behind it."""
+    """Outputs in JSON, or described in JSON and followed by their bytes."""
     described = [
         {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
         | (
@@ -95,7 +95,7 @@ def encoded(outputs: Outputs, binary: bool) -> Any:
 
 @contextlib.contextmanager
 def v2_server(**settings: Any) -> Iterator[tuple[str, V2]]:
-    """Serves a shipped model; yields its address and what answers there."""
+    """Serves a shipped model; yields its URL and the handler."""
     answer = V2(**settings)
     with http_server(answer, answer.received) as server:
         yield f"{server}/v2/models/digitnet", answer

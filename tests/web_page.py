@@ -1,4 +1,4 @@
-"""The web page on a real server, and what it answers over HTTP."""
+"""Runs the web page and calls its HTTP API."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ MOST_SECONDS = 60  # for an answer; see patience.py
 
 @contextlib.contextmanager
 def started_page(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The page's process, which has ended afterwards, whatever became of the test."""
+    """The page's process, which is stopped at the end in any case."""
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
     with subprocess.Popen(
         [*command, "--port", str(port)],
@@ -36,7 +36,7 @@ def started_page(port: int) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
-    """The page's address and its process number; Ctrl-C must end it in so many seconds."""
+    """The page's URL and process id; Ctrl-C must end it within the time limit."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
@@ -49,7 +49,7 @@ def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
 
 
 def ask(address: str, path: Path) -> tuple[Any, str, Any]:
-    """The annotated picture, the text and the table of digits, asked for as the README shows it."""
+    """Requests the annotated picture, the text and the table as the README shows."""
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     body += path.read_bytes() + b"\r\n--x--\r\n"
     uploaded = _fetch(f"{address}/gradio_api/upload", body, "multipart/form-data; boundary=x")

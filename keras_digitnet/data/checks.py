@@ -1,4 +1,4 @@
-"""The checks of what was found, and what makes of it a data set's images and labels."""
+"""Checks images and labels, brings images into MNIST's form and numbers the classes."""
 
 import dataclasses
 import logging
@@ -13,23 +13,23 @@ from keras_digitnet.normalization import is_light_on_dark
 
 logger = logging.getLogger(__name__)
 
-# Real images reach 255; a set that does not reach this counts from 0 to 1 or to 16.
+# uint8 images reach 255; a set whose maximum is below this has a range such as 0 to 1 or 0 to 16.
 _LOWEST_WHITE = 64
-# So many images tell whether a set is dark on light, if so many of them are.
-_LOOKED_AT = 200
+# A set is dark on light if at least this share of about so many sampled images is.
+_SAMPLED = 200
 _MOSTLY = 0.75
 
-_CALLED = {"train": "training", "validation": "validation", "test": "test"}
+_SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def checked(found: Source) -> Source:
-    """The same with images `(N, 28, 28, 1)` uint8, and labels of int64 or text.
+    """The source with images as `(N, 28, 28, 1)` uint8 and labels as int64 or text.
 
     Raises:
-        DigitNetError: They are something else.
+        DigitNetError: Their shape, type or range does not allow it.
     """
     parts = {
-        name: _checked(part, f"{found.source}: {_CALLED[name]} set")
+        name: _checked(part, f"{found.source}: {_SPLIT_NAMES[name]} set")
         for name, part in found.splits.items()
     }
     return dataclasses.replace(found, splits=parts)
@@ -48,10 +48,10 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
             f"received: {images.shape}."
         )
     if images.dtype.kind not in "iu":
-        holes = images.dtype.kind == "f" and not np.isfinite(images).all()
+        not_finite = images.dtype.kind == "f" and not np.isfinite(images).all()
         raise DigitNetError(
             f"{where}: expected whole numbers from 0 to 255 (uint8); "
-            f"received: {images.dtype}{' with NaN or infinity' if holes else ''}."
+            f"received: {images.dtype}{' with NaN or infinity' if not_finite else ''}."
         )
     if images.dtype != np.uint8:
         low, high = int(images.min()), int(images.max())
@@ -79,10 +79,11 @@ def _checked_labels(split: Split, where: str) -> np.ndarray:
 
 
 def in_mnist_form(found: Source) -> Source:
-    """Checked images as MNIST has its own: light on dark, up to 255; a set as a whole.
+    """The checked source with images light on dark and up to 255.
 
-    Arrays are somebody's data set already, so that none is changed on its own.
-    `predict` decides about a picture by the same function.
+    A set of arrays is scaled and inverted as a whole, never image by image.
+    Whether an image is dark on light is decided by the function that `predict`
+    uses.
     """
     if found.in_mnist_form:
         return found
@@ -93,20 +94,20 @@ def in_mnist_form(found: Source) -> Source:
         scale = 255 / white
         images = _scaled(images, scale)
         logger.warning("%s: values from 0 to %d; scaled to 255.", found.source, white)
-    sample = images[:: max(1, len(images) // _LOOKED_AT), ..., 0]
+    sample = images[:: max(1, len(images) // _SAMPLED), ..., 0]
     dark = sum(not is_light_on_dark(image) for image in sample)
     if dark >= _MOSTLY * len(sample):
         inverted = True
         logger.warning(
-            "%s: dark on light, as %d of %d images show; all are inverted, as predict does it.",
+            "%s: dark on light in %d of %d sampled images; all are inverted, as predict does.",
             found.source,
             dark,
             len(sample),
         )
     elif dark > (1 - _MOSTLY) * len(sample):
         logger.warning(
-            "%s: %d of %d images look dark on light and the others light on dark; all stay as "
-            "they are. Pictures in class folders would be inverted one by one.",
+            "%s: %d of %d sampled images are dark on light and the others light on dark; none is "
+            "inverted. Pictures in class folders would be inverted one by one.",
             found.source,
             dark,
             len(sample),
@@ -127,10 +128,10 @@ def _scaled(images: np.ndarray, scale: float) -> np.ndarray:
 
 
 def number_classes(found: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """The classes' names, and the splits with the index of its class as each label.
+    """The class names, and the splits with class indices as labels.
 
     Raises:
-        DigitNetError: There is one class only, numbers have gaps, or another
+        DigitNetError: There is only one class, numbers have gaps, or another
             split has a class that the training split lacks.
     """
     values = np.unique(found.splits["train"].labels)
@@ -155,8 +156,8 @@ def number_classes(found: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
 def _numbered(split: Split, name: str, values: np.ndarray, found: Source) -> Split:
     if len(unknown := np.setdiff1d(split.labels, values)):
         raise DigitNetError(
-            f"{found.source}: labels out of range: the {_CALLED[name]} set has classes that the "
-            f"training set lacks; received: {listed(map(str, unknown), 12)}."
+            f"{found.source}: labels out of range: the {_SPLIT_NAMES[name]} set has classes that "
+            f"the training set lacks; received: {listed(map(str, unknown), 12)}."
         )
     order = np.argsort(values)
     places = np.searchsorted(values, split.labels, sorter=order)

@@ -1,4 +1,4 @@
-"""A folder of pictures for each class, with or without train/ and test/ around them."""
+"""Data sets with one folder of pictures per class, with or without train/ and test/ above them."""
 
 import logging
 from collections import defaultdict
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a folder holds class folders, or folders of them for training and test."""
+    """Whether a folder holds class folders, or train/, test/ and the like that do."""
     return bool(_splits(folder)) or len(_class_dirs(folder)) > 1
 
 
 def read(folder: Path) -> Source:
-    """Reads the class folders of `folder`; labels are the classes' names.
+    """Reads the class folders of `folder`; labels are the class names.
 
     Raises:
         DigitNetError: There is no training split, a class is empty, or a picture is damaged.
@@ -54,7 +54,7 @@ def read(folder: Path) -> Source:
 
 
 def _roots(folder: Path) -> dict[str, Path]:
-    """Where the class folders of each split are."""
+    """The parent of the class folders of each split."""
     found = _splits(folder)
     for split, roots in found.items():
         if len(roots) > 1:
@@ -71,7 +71,7 @@ def _roots(folder: Path) -> dict[str, Path]:
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
-    """The folders in `folder` that are a split by their name and hold class folders."""
+    """The folders in `folder` that are named like a split and hold class folders."""
     found: dict[str, list[Path]] = defaultdict(list)
     for place in subfolders(folder):
         split = split_of(place.name)
@@ -89,7 +89,7 @@ def _class_root(place: Path) -> Path | None:
 
 
 def _class_dirs(folder: Path) -> list[Path]:
-    """Folders with pictures; if all are called as a split, these are pictures without a class."""
+    """The folders with pictures; none if all are named like splits: such pictures have no class."""
     found = [place for place in subfolders(folder) if _has_pictures(place)]
     return [] if all(split_of(place.name) for place in found) else found
 
@@ -99,7 +99,7 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def _find(root: Path, classes: set[str], unread: list[Path]) -> list[tuple[str, str]]:
-    """The pictures of a split, each with its class; files that are none go to `unread`."""
+    """The pictures of a split with their classes; adds other files to `unread`."""
     found: list[tuple[str, str]] = []
     for class_dir in subfolders(root):
         name = class_dir.name
@@ -108,24 +108,24 @@ def _find(root: Path, classes: set[str], unread: list[Path]) -> list[tuple[str, 
                 f"{class_dir}: expected only the class folders "
                 f"{listed(sorted(classes, key=natural), 20)} in {root}."
             )
-        before, closed = len(found), list[OSError]()
-        for path in map(Path, walk(class_dir, closed)):
+        before, unreadable = len(found), list[OSError]()
+        for path in map(Path, walk(class_dir, unreadable)):
             if is_decoded(path):
                 found += [(page, name) for page in find_pictures([path])]
             else:
                 unread.append(path)
-        if closed:
-            raise closed[0]
+        if unreadable:
+            raise unreadable[0]
         if len(found) == before:
             raise DigitNetError(f"{class_dir}: expected images; {inventory(class_dir)}.")
     return found
 
 
 def _report_unread(folder: Path, roots: dict[str, Path], unread: list[Path]) -> None:
-    """Says which files were no pictures that are read here, and what lies beside the classes."""
+    """Warns of files in class folders that were not read, and of pictures outside of them."""
     if unread:
         logger.warning(
-            "%s: %d files in class folders are not read: %s; the first is %s.",
+            "%s: skipped %d files in class folders: %s; the first is %s.",
             folder,
             len(unread),
             counted_by_suffix(unread),
@@ -139,7 +139,7 @@ def _report_unread(folder: Path, roots: dict[str, Path], unread: list[Path]) -> 
         beside += [place for place in subfolders(folder) if place not in split_dirs]
     if beside:
         logger.warning(
-            "%s: not read, since it is in no class folder: %s.",
+            "%s: skipped, since not in a class folder: %s.",
             folder,
             listed(str(path.relative_to(folder)) for path in beside),
         )

@@ -1,4 +1,4 @@
-"""CSV files with an image a row: its label and its 784 pixels, as Kaggle has MNIST."""
+"""CSV files with one image per row, a label and 784 pixels, like Kaggle's MNIST."""
 
 import csv
 import gzip
@@ -22,12 +22,12 @@ LABELS = ("label", "labels", "class", "target", "digit", "y")
 _PIXELS = SIDE * SIDE
 _ROW_NUMBERS = ("", "index", "id", "imageid", "unnamed: 0")
 _LONGEST_LINE = 1 << 20
-_LINES = 2000  # that are parsed at a time
+_LINES = 2000  # parsed at a time
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """What a file's columns are: where the label is, if anywhere, and where the pixels."""
+    """The delimiter, the indices of the label's and the pixels' columns, and the header."""
 
     delimiter: str
     label: int | None
@@ -36,7 +36,7 @@ class _Columns:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file has so many columns that they may be pixels."""
+    """Whether a file has enough columns to be pixels."""
     try:
         return len(_columns(next(_lines(path), "")).pixels) > 50
     except (ValueError, OSError, EOFError, zlib.error, csv.Error):
@@ -44,10 +44,10 @@ def is_table(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
-    """The images `(N, 28, 28)` uint8, and their labels as they are written, if there are any.
+    """Reads the images `(N, 28, 28)` uint8, and the labels as text, if there are any.
 
     Raises:
-        DigitNetError: It is no such file, is damaged, or unpacks to too much.
+        DigitNetError: The file is of another kind, damaged, or unpacks to too much.
     """
     try:
         lines = _lines(path)
@@ -66,7 +66,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines that hold something."""
+    """Yields the lines that are not blank, unpacked."""
     with path.open("rb") as start:
         packed = start.read(2) == b"\x1f\x8b"
     raw = cast(BinaryIO, (gzip.open if packed else open)(path, "rb"))
@@ -81,9 +81,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _columns(first: str) -> _Columns:
-    """What the columns are, by the first line: their names, or else an image, the label first.
+    """The columns, by the first line: a header, or an image whose label comes first.
 
-    What is no number from 0 to 255 is no pixel but a name; pandas calls columns by numbers.
+    A line is a header if a field is not a number from 0 to 255: pandas numbers its columns.
     """
     delimiter = max(",;\t", key=first.count)
     (names,) = csv.reader([first], delimiter=delimiter) if first else ([""],)
@@ -139,14 +139,14 @@ def _pixels(rows: list[str], columns: _Columns) -> np.ndarray:
     try:
         return parsed(np.uint8)
     except ValueError:
-        values = parsed(np.float64)  # of some programs' whole numbers: 0.0
+        values = parsed(np.float64)  # some programs write whole numbers as 0.0
     if not (values.min() >= 0 and values.max() <= 255 and (values == np.round(values)).all()):
         raise ValueError(f"values from {values.min():g} to {values.max():g}")
     return values.astype(np.uint8)
 
 
 def _field(row: str, columns: _Columns) -> str:
-    """The label of a row; taking apart all of it, as quotes ask for, takes much longer."""
+    """The label of a row; only a row with quotes is parsed in full, which is much slower."""
     assert columns.label is not None
     if '"' in row:
         (fields,) = csv.reader([row], delimiter=columns.delimiter)

@@ -1,4 +1,4 @@
-"""Files of Keras's data cache, fetched where they are not there yet."""
+"""Files in Keras's data cache, downloaded if they are missing."""
 
 import hashlib
 import http.client
@@ -19,7 +19,18 @@ KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
 
 def cached(name: str, algorithm: str, digest: str, url: str | None = None) -> Path:
-    """A file of Keras's data cache, downloaded where it is not there yet."""
+    """The path of a file in Keras's data cache, which is downloaded if it is missing.
+
+    Args:
+        name: Its path in the cache.
+        algorithm: The hash algorithm, as `hashlib.new` takes it.
+        digest: The expected hash in hexadecimal.
+        url: Where to download it; Keras's data sets by default.
+
+    Raises:
+        DownloadError: It cannot be downloaded, or its hash differs.
+        WriteError: It cannot be written.
+    """
     path = cache_path(name)
     if not path.is_file():
         _download(url or KERAS_DATASETS + name, path, algorithm, digest)
@@ -27,12 +38,17 @@ def cached(name: str, algorithm: str, digest: str, url: str | None = None) -> Pa
 
 
 def cache_path(name: str) -> Path:
+    """The path of a file in Keras's data cache, whether or not it exists."""
     home = expanded(os.environ.get("KERAS_HOME") or "~/.keras")
     return home / "datasets" / name
 
 
 class DownloadError(DigitNetError):
-    """The network is missing, slow or lies; `auto` goes on without it."""
+    """A download failed or gave other content; `auto` then falls back to bundled data.
+
+    Attributes:
+        reason: What went wrong.
+    """
 
     def __init__(self, url: str, reason: object) -> None:
         super().__init__(
@@ -43,7 +59,7 @@ class DownloadError(DigitNetError):
 
 
 def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
-    """Fetches a file whose hash is known, within `DOWNLOAD_SECONDS`."""
+    """Downloads a file within `DOWNLOAD_SECONDS` and checks its hash."""
     logger.info("Downloading %s", url)
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     received = hashlib.new(algorithm, usedforsecurity=False)
@@ -57,6 +73,6 @@ def _download(url: str, path: Path, algorithm: str, digest: str) -> None:
                     file.write(chunk)
             if received.hexdigest() != digest:
                 found = received.hexdigest()
-                raise DownloadError(url, f"{algorithm} {found} where {digest} is right")
+                raise DownloadError(url, f"{algorithm} {found}, not {digest}")
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(url, getattr(error, "reason", error)) from None

@@ -1,4 +1,4 @@
-"""What is EMNIST's own: its images lie on their side, and a file names its classes."""
+"""EMNIST's peculiarities: its images are transposed, and a file maps its classes to names."""
 
 from pathlib import Path
 
@@ -8,15 +8,17 @@ from keras_digitnet.errors import DigitNetError
 
 
 def upright(images: np.ndarray, set_name: str) -> np.ndarray:
-    """The images `(N, 28, 28)` as one reads them; other sets' stay as they are."""
+    """The images `(N, 28, 28)`, transposed if the set is one of EMNIST's."""
     return images.transpose(0, 2, 1) if set_name.lower().startswith("emnist") else images
 
 
 def class_names(folder: Path, set_name: str) -> dict[int, str] | None:
-    """The names in a set's mapping: a label and the codes of its characters, a line a class.
+    """The class names by label in a set's mapping file, if there is one.
+
+    Each of its lines has a label and the codes of its characters.
 
     Raises:
-        DigitNetError: The file is something else.
+        DigitNetError: The file has another format.
     """
     path = folder / f"{set_name}-mapping.txt".lstrip("-")
     if not path.is_file():
@@ -26,5 +28,5 @@ def class_names(folder: Path, set_name: str) -> dict[int, str] | None:
         return {row[0]: chr(row[1]) for row in rows if row}
     except (ValueError, IndexError, OverflowError) as error:
         raise DigitNetError(
-            f"{path}: expected a label and a character code a line; received: {error}."
+            f"{path}: expected a label and a character code on each line; received: {error}."
         ) from None

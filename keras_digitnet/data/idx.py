@@ -1,4 +1,4 @@
-"""IDX files, in which MNIST and its relatives are published."""
+"""IDX files, the format in which MNIST and similar data sets are published."""
 
 import gzip
 import math
@@ -27,7 +27,7 @@ def is_there(folder: Path) -> bool:
 
 
 def names_one(path: Path) -> bool:
-    """Whether a path is that of an IDX file, by its name."""
+    """Whether a path's name is that of an IDX file."""
     return _FILE.fullmatch(path.name) is not None
 
 
@@ -35,7 +35,7 @@ def read(folder: Path) -> Source:
     """Reads the one set of IDX files in a folder.
 
     Raises:
-        DigitNetError: There are several sets, one lacks something, or a file is damaged.
+        DigitNetError: There are several sets, or a file is missing or damaged.
     """
     found = _find(folder)
     sets = {name for name, _, what in found if what == "images"}
@@ -70,11 +70,11 @@ def read(folder: Path) -> Source:
 
 
 def _find(folder: Path) -> dict[tuple[str, str, str], Path]:
-    """The IDX files of a folder by set, split and what they hold.
+    """The IDX files of a folder by set, split and content (`images` or `labels`).
 
-    Some archives put each file into a folder of its own name, and some people
-    each split into one. Of a file that lies there packed and unpacked, as
-    torchvision leaves it, the latter counts.
+    Each file may be in a folder of its own name, or in one of its split. If a
+    file is there both compressed and not, as torchvision leaves it, the
+    uncompressed one is used.
     """
     found = {}
     for entry in reversed(entries(folder)):
@@ -90,16 +90,20 @@ def _find(folder: Path) -> dict[tuple[str, str, str], Path]:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """A uint8 array of so many dimensions from an IDX file, plain or packed by gzip.
+    """Reads a uint8 array from an IDX file, plain or compressed by gzip.
 
     Layout: two zero bytes, the type (8 for uint8), the number of dimensions,
     each size as a big-endian uint32, the bytes (LeCun, "The MNIST database").
 
+    Args:
+        path: The file.
+        dimensions: The expected number of dimensions.
+
     Raises:
-        DigitNetError: It is no such file, is cut short, or holds too much.
+        DigitNetError: The file is of another kind, truncated, or too large.
     """
     try:
-        with path.open("rb") as start:  # some browsers unpack what they fetch, and keep its name
+        with path.open("rb") as start:  # browsers may unpack a download but keep its name
             packed = start.read(2) == b"\x1f\x8b"
         with cast(BinaryIO, (gzip.open if packed else open)(path, "rb")) as file:
             magic = file.read(4)
@@ -110,11 +114,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                 )
             header = file.read(4 * dimensions)
             if len(header) < 4 * dimensions:
-                raise DigitNetError(f"{path}: the IDX header is cut short; get the file again.")
+                raise DigitNetError(f"{path}: the IDX header is truncated; get the file again.")
             shape = struct.unpack(f">{dimensions}I", header)
             expected = math.prod(shape)
-            # One byte more than expected tells a file that is too long; the
-            # header's word alone never decides how much memory is taken.
+            # One more byte than expected detects a file that is too long. The header's size is not
+            # trusted for the allocation.
             content = file.read(1 if unpacks_to_too_much(expected, path) else expected + 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise DigitNetError(f"{path}: expected an IDX file; received: {error}.") from None

@@ -1,4 +1,4 @@
-"""Files and folders of labelled images, in whatever layout they are."""
+"""Detects the layout of a data set's file or folder and reads it."""
 
 import logging
 from collections.abc import Callable
@@ -11,24 +11,24 @@ from keras_digitnet.errors import DigitNetError
 
 logger = logging.getLogger(__name__)
 
-# Whether a folder has the layout, and what reads it.
+# For each layout, how to detect and how to read it.
 _LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
     (idx.is_there, idx.read),
     (class_folders.is_there, class_folders.read),
     (tables.is_there, tables.read),
     (npz.is_there, npz.read_folder),
 )
-# Archives put folders around a data set: MNIST/raw, mnist_png/training.
+# Archives nest data sets in folders: MNIST/raw, mnist_png/training.
 _DEPTH = 3
-_TAKEN = (
+_EXPECTED = (
     "a folder of images for each class (0/, 1/, ...), with or without train/, test/ and valid/ "
-    "around them; IDX files (train-images-idx3-ubyte ...); train.csv with a label and 784 pixels a "
-    "row; train.parquet with image and label; or a .npz file in Keras's layout"
+    "around them; IDX files (train-images-idx3-ubyte ...); train.csv with a label and 784 pixels "
+    "per row; train.parquet with image and label; or a .npz file in Keras's layout"
 )
 
 
 def read(path: Path) -> Source:
-    """Reads the data set that is in a file or a folder.
+    """Reads the data set in a file or folder.
 
     Raises:
         DigitNetError: There is none, there are several, or it is damaged.
@@ -58,7 +58,7 @@ def _read_file(path: Path) -> Source:
 def _read_folder(folder: Path) -> Source:
     found = _search(folder, _DEPTH)
     if not found:
-        raise DigitNetError(f"{folder}: expected {_TAKEN}; received: {inventory(folder)}.")
+        raise DigitNetError(f"{folder}: expected {_EXPECTED}; received: {inventory(folder)}.")
     if len(found) > 1:
         names = listed(str(place.relative_to(folder)) for place, _ in found)
         raise DigitNetError(
@@ -72,7 +72,7 @@ def _read_folder(folder: Path) -> Source:
 
 
 def _search(folder: Path, depth: int) -> list[tuple[Path, Callable[[Path], Source]]]:
-    """The folders that hold a data set: this one, or else those in it."""
+    """The folders that hold a data set, each with its reader: this one, or else those in it."""
     for is_there, reads in _LAYOUTS:
         if is_there(folder):
             return [(folder, reads)]
@@ -82,6 +82,6 @@ def _search(folder: Path, depth: int) -> list[tuple[Path, Callable[[Path], Sourc
     for place in subfolders(folder):
         try:
             found += _search(place, depth - 1)
-        except PermissionError:  # as `inventory` says, if nothing else is found
+        except PermissionError:  # `inventory` reports it if nothing else is found
             continue
     return found

@@ -1,4 +1,4 @@
-"""A name or a path to a data set that was found, checked and split."""
+"""Loads a data set by name or path: finds, checks and splits it."""
 
 import logging
 import os
@@ -17,32 +17,31 @@ logger = logging.getLogger(__name__)
 def load_dataset(source: str = "auto", *, seed: int = 0, validation_size: float = 0.05) -> Dataset:
     """Finds, checks and splits a data set.
 
-    Pictures come in the form in which `predict` brings a picture to the
-    network (see `normalize_digit`); arrays are taken to have MNIST's form, but
-    for a set that is dark on light, which is inverted.
+    Pictures are normalized as `predict` does (see `normalize_digit`). Arrays are
+    assumed to have MNIST's form, but a set that is dark on light is inverted.
 
     Args:
         source: `auto`, `mnist`, `digits` (scikit-learn's, bundled),
             `fashion_mnist`; a `.npz` file in Keras's layout (`x_train`,
             `y_train`, `x_test`, `y_test`), a CSV file with a label and 784
-            pixels a row, a Parquet file with the columns `image` and `label`;
+            pixels per row, a Parquet file with the columns `image` and `label`;
             or a folder of such files, of IDX files, or of class folders of
             pictures, with or without `train/`, `test/` and `valid/`. `auto`
             takes what `KERAS_DIGITNET_DATA` names, else MNIST from Keras's
             cache or the network, else `digits`.
-        seed: Seeds the validation split; the test images never depend on it.
-        validation_size: Fraction of the training images to hold back, where
-            the set has no validation images of its own.
+        seed: Seed of the validation split; the test images do not depend on it.
+        validation_size: Fraction of the training images to hold out for
+            validation, if the set has no validation images of its own.
 
     Raises:
-        DigitNetError: Nothing usable is there; the message names the file.
+        DigitNetError: There is no usable data set; the message names the file.
     """
     found = in_mnist_form(checked(_find(source)))
     classes, splits = number_classes(found)
     train, validation, test = (splits.get(name) for name in ("train", "validation", "test"))
     assert train is not None
     if test is None:
-        # Never the run's seed: another seed must not learn from these.
+        # Not the run's seed: no seed may train on these images.
         train, test = stratified_split(train, 0.2, 0, found.source)
     if validation is None:
         train, validation = stratified_split(train, validation_size, seed, found.source)
@@ -85,7 +84,7 @@ def _auto() -> Source:
     except DownloadError as error:
         logger.warning(
             "MNIST cannot be downloaded (%s): using scikit-learn's bundled 8x8 digits instead, "
-            "whose results are not MNIST's. --data PATH names other images.",
+            "whose results are not comparable with MNIST's. Use other images with --data PATH.",
             error.reason,
         )
         return named.bundled_digits()

@@ -1,4 +1,4 @@
-"""The data sets that have a name here."""
+"""The data sets that can be loaded by name."""
 
 import numpy as np
 
@@ -28,11 +28,13 @@ _FASHION_MNIST_CLASSES = (
 
 
 def mnist() -> Source:
+    """MNIST, from Keras's cache or the network."""
     path = downloads.cached("mnist.npz", "sha256", _MNIST_SHA256)
     return Source("mnist", "mnist", npz.read(path).splits, in_mnist_form=True)
 
 
 def fashion_mnist() -> Source:
+    """Fashion-MNIST, from Keras's cache or the network."""
     paths = [
         downloads.cached(f"fashion-mnist/{name}", "md5", digest, downloads.KERAS_DATASETS + name)
         for name, digest in _FASHION_MNIST_MD5.items()
@@ -43,6 +45,7 @@ def fashion_mnist() -> Source:
 
 
 def bundled_digits() -> Source:
+    """scikit-learn's bundled 8x8 digits in MNIST's form, without a test split."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -51,7 +54,7 @@ def bundled_digits() -> Source:
 
 
 def is_at_hand(name: str) -> bool:
-    """Whether a data set is there without a network."""
+    """Whether a data set is available without a network."""
     needed = {
         "mnist": ("mnist.npz",),
         "fashion_mnist": tuple(f"fashion-mnist/{name}" for name in _FASHION_MNIST_MD5),
@@ -61,7 +64,7 @@ def is_at_hand(name: str) -> bool:
 
 
 def _mnist_form(image: np.ndarray) -> np.ndarray:
-    """An 8x8 digit of 0 to 16 as MNIST has it: 20x20, centred by mass in 28x28 uint8."""
+    """An 8x8 digit of values from 0 to 16 in MNIST's form, `(28, 28)` uint8."""
     from PIL import Image
 
     grey = Image.fromarray((image / 16 * 255).astype(np.uint8))
@@ -76,5 +79,5 @@ def _mnist_form(image: np.ndarray) -> np.ndarray:
     return canvas
 
 
-# What each name stands for.
+# The data sets by name.
 NAMED = {"mnist": mnist, "digits": bundled_digits, "fashion_mnist": fashion_mnist}

@@ -1,4 +1,4 @@
-"""Keras's `.npz` files."""
+"""`.npz` files in Keras's layout."""
 
 import zipfile
 from pathlib import Path
@@ -13,15 +13,15 @@ _WANTED = ("x_train", "y_train", "x_test", "y_test")
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a folder holds such files."""
+    """Whether a folder holds `.npz` files."""
     return bool(_files(folder))
 
 
 def read_folder(folder: Path) -> Source:
-    """Reads the one file of a folder.
+    """Reads the one `.npz` file of a folder.
 
     Raises:
-        DigitNetError: There are several, or as `read`.
+        DigitNetError: There are several, or as for `read`.
     """
     found = _files(folder)
     if len(found) > 1:
@@ -40,11 +40,11 @@ def read(path: Path) -> Source:
     """Reads the four arrays of a file in Keras's layout.
 
     Raises:
-        DigitNetError: It is another file, is damaged, or unpacks to too much.
+        DigitNetError: The file is of another kind, damaged, or unpacks to too much.
     """
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("no zip archive")
+            raise ValueError("not a zip archive")
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacks_to_too_much(unpacked, path):
@@ -54,8 +54,8 @@ def read(path: Path) -> Source:
                 raise ValueError(f"the arrays {', '.join(sorted(file.files)[:10]) or 'none'}")
             arrays = {key: file[key] for key in _WANTED}
         if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays.values()):
-            raise ValueError("something that is no list of images or labels")
-    except Exception as error:  # NumPy and zipfile let through whatever their parsers raise
+            raise ValueError("something other than arrays of images and labels")
+    except Exception as error:  # NumPy's and zipfile's parsers raise exceptions of any type
         raise DigitNetError(
             f"{path}: expected a .npz file in Keras's layout ({', '.join(_WANTED)}); "
             f"received: {first_line(error)}."

@@ -1,4 +1,4 @@
-"""Parquet files with a picture a row, as Hugging Face publishes data sets."""
+"""Parquet files with one picture per row, as on Hugging Face."""
 
 import contextlib
 import json
@@ -27,8 +27,8 @@ class Labels:
     """The labels of a file.
 
     Attributes:
-        written: As they are written.
-        class_names: Names of their numbers, where the file tells them.
+        written: The labels as text.
+        class_names: Names of the numeric labels, if the file has them.
     """
 
     written: list[str]
@@ -36,10 +36,10 @@ class Labels:
 
 
 def read_labels(path: Path) -> Labels | None:
-    """The labels of a file with a column of pictures; `None` where it has none.
+    """Reads the labels of a file with a column of pictures; `None` if it has no labels.
 
     Raises:
-        DigitNetError: pyarrow is missing, or it is no such file.
+        DigitNetError: pyarrow is not installed, or the file is of another kind.
     """
     with _opened(path) as (file, _, label):
         if label is None:
@@ -51,10 +51,10 @@ def read_labels(path: Path) -> Labels | None:
 
 
 def read_images(path: Path, pictures: NormalizedPictures) -> np.ndarray:
-    """The pictures of a file, each the content of a file or its pixels: `(N, 28, 28)` uint8.
+    """Reads and normalizes the pictures of a file to `(N, 28, 28)` uint8.
 
     Raises:
-        DigitNetError: As `read_labels`, or a picture is damaged.
+        DigitNetError: As for `read_labels`, or a picture is damaged.
     """
     images: list[np.ndarray] = []
     with _opened(path) as (file, image, _):
@@ -78,7 +78,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, str, str | None]]:
             yield file, image, next((name for name in LABELS if name in names), None)
     except DigitNetError:
         raise
-    except Exception as error:  # whatever Arrow's exceptions are
+    except Exception as error:  # Arrow raises exceptions of several types
         raise DigitNetError(
             f"{path}: expected a Parquet file with the columns image and label; "
             f"received: {first_line(error).rstrip('.')}."
@@ -105,7 +105,7 @@ def _image(value: Any, row: str, pictures: NormalizedPictures) -> np.ndarray:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str) -> dict[int, str] | None:
-    """What Hugging Face's `ClassLabel` tells of the label."""
+    """The class names in the metadata of Hugging Face's `ClassLabel`, if there are any."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {number: str(name) for number, name in enumerate(features[label]["names"])}

@@ -1,4 +1,4 @@
-"""The pictures of a data set, in the form in which `predict` brings a picture to the network."""
+"""Normalizes the pictures of a data set in the same way as `predict`."""
 
 import contextlib
 import logging
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class NormalizedPictures:
-    """Pictures as `predict` shows them to a network, with a count of what became of them.
+    """Normalizes pictures as `predict` does, and counts the changes.
 
     Args:
         digits: Whether the classes are the ten digits, which the shipped reader
-            finds; else all ink of a picture is one character.
+            can find; otherwise all ink of a picture is one character.
     """
 
     def __init__(self, digits: bool = True) -> None:
@@ -34,14 +34,17 @@ class NormalizedPictures:
         self._without_ink: list[str] = []
 
     def add(self, picture: "Picture", name: str) -> np.ndarray:
-        """`(28, 28)` uint8, what `predict` makes of the picture.
+        """Normalizes a picture to `(28, 28)` uint8.
 
-        Where that finds no digit, or several, it is all of the picture's ink,
-        and where there is none the picture at MNIST's size: whoever put it into
-        a class may know better.
+        If no digit is found, or several, all of its ink is used as one
+        character; a picture without ink is only resized, since it has a label.
+
+        Args:
+            picture: The picture.
+            name: Its name for messages.
 
         Raises:
-            DigitNetError: It is no picture, is damaged, or is too large to open.
+            DigitNetError: It is not a picture, is damaged, or is too large to open.
         """
         grey = read_grey(picture)
         self._count += 1
@@ -62,10 +65,14 @@ class NormalizedPictures:
         return whole(grey).image
 
     def report(self, where: str) -> None:
-        """Says once for all pictures what was changed."""
+        """Logs once, for all pictures, what was changed.
+
+        Args:
+            where: The data set's name for messages.
+        """
         if self._changed:
             logger.warning(
-                "%s: %d of %d pictures were brought into MNIST's form, as predict does it%s.",
+                "%s: %d of %d pictures were brought into MNIST's form, as predict does%s.",
                 where,
                 self._changed,
                 self._count,
@@ -73,7 +80,7 @@ class NormalizedPictures:
             )
         if self._without_ink:
             logger.warning(
-                "%s: %d pictures show no ink and stay as they are; the first is %s.",
+                "%s: %d pictures show no ink and are only resized; the first is %s.",
                 where,
                 len(self._without_ink),
                 self._without_ink[0],

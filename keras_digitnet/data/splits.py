@@ -1,4 +1,4 @@
-"""Labelled images, as they were found and as a run uses them."""
+"""Labelled images: a source as it was read, and a data set with its splits."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Split:
 
     Attributes:
         images: `(N, 28, 28, 1)` uint8, light on dark.
-        labels: `(N,)` int64, each the index of its class.
+        labels: `(N,)` int64, class indices.
     """
 
     images: np.ndarray
@@ -30,16 +30,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run learns from, chooses by, and is judged on.
+    """The training, validation and test images of a run.
 
     Attributes:
-        name: A short name for people.
-        source: What `load_dataset` takes to find the same images again.
-        classes: The classes' names; a label is an index into them.
-        train: What the weights are fitted to.
-        validation: What chooses among them: the set's own, else a stratified
-            part of the training images, held back.
-        test: Scored once, at the end.
+        name: A short name for display.
+        source: The argument with which `load_dataset` loads the same images.
+        classes: The class names; a label is an index into them.
+        train: The images on which the weights are trained.
+        validation: The images for model selection: the set's own, else a
+            stratified held-out part of the training images.
+        test: The images that are scored once, at the end.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Dataset:
     test: Split
 
     def fingerprint(self) -> str:
-        """A hash of every image and label in their order."""
+        """The SHA-256 of all images and labels in order, in hexadecimal."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(split.images.tobytes())
@@ -60,16 +60,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Images and labels as they were found.
+    """Images and labels as they were read.
 
     Attributes:
-        name: A short name for people.
-        source: What `load_dataset` takes to find the same images again.
-        splits: By name, of `train`, `validation` and `test`; their labels are
-            the source's own numbers, or the names of their classes.
-        class_names: Names of numbers, where the source tells them.
-        in_mnist_form: Whether they need no look at their values: published, or
-            pictures that `normalize_digit` has seen.
+        name: A short name for display.
+        source: The argument with which `load_dataset` loads the same images.
+        splits: Some of `train`, `validation` and `test`; labels are the source's
+            own numbers or the class names.
+        class_names: Names of numeric labels, if the source has them.
+        in_mnist_form: Whether the images are known to have MNIST's form: those of
+            a published set, or normalized pictures.
     """
 
     name: str
@@ -80,10 +80,20 @@ class Source:
 
 
 def stratified_split(split: Split, size: float, seed: int, where: str) -> tuple[Split, Split]:
-    """The split without a part of it, and that part: every class in proportion.
+    """Holds out a stratified part of a split.
 
-    The part has as many images as there are classes at least; scikit-learn
-    asks for that.
+    Args:
+        split: The images.
+        size: Fraction to hold out. At least as many images as there are classes
+            are held out, which scikit-learn requires.
+        seed: Seed of the choice.
+        where: The data set's name for messages.
+
+    Returns:
+        The remaining images and those held out.
+
+    Raises:
+        DigitNetError: There are too few images.
     """
     from sklearn.model_selection import train_test_split
 
@@ -94,6 +104,6 @@ def stratified_split(split: Split, size: float, seed: int, where: str) -> tuple[
         )
     except ValueError as error:
         raise DigitNetError(
-            f"{where}: too few images to hold back {size:.1%} of every class: {error}"
+            f"{where}: too few images to hold out {size:.1%} of every class: {error}"
         ) from None
     return split[kept], split[held_back]

@@ -1,4 +1,4 @@
-"""Tables with an image a row, in CSV or Parquet: which of them are one data set, and that set."""
+"""Data sets of CSV or Parquet tables with one image per row."""
 
 import logging
 from collections import defaultdict
@@ -22,12 +22,12 @@ from keras_digitnet.errors import DigitNetError
 
 logger = logging.getLogger(__name__)
 
-# The tables of one set by their split.
+# The tables of one set by split.
 Tables = dict[str, list[Path]]
 
 
 def names_one(path: Path) -> bool:
-    """Whether a path is that of a table, by its name."""
+    """Whether a path's name is that of a table."""
     return path.name.lower().endswith((*csv_files.SUFFIXES, *parquet.SUFFIXES))
 
 
@@ -40,7 +40,7 @@ def read(folder: Path) -> Source:
     """Reads the one set of tables in a folder.
 
     Raises:
-        DigitNetError: There are several sets, or a file is none of these or damaged.
+        DigitNetError: There are several sets, or a file is of another kind or damaged.
     """
     sets = _find(folder)
     trained = {name: tables for name, tables in sets.items() if "train" in tables}
@@ -59,7 +59,11 @@ def read(folder: Path) -> Source:
 
 
 def read_file(path: Path) -> Source:
-    """Reads a named table, and for a training table the others of its set that lie beside it."""
+    """Reads a table and, if it is a training table, the others of its set beside it.
+
+    Raises:
+        DigitNetError: A file is of another kind or damaged.
+    """
     tables = {"train": [path]}
     name = without_split(path.name)
     if split_of(path.name) == "train":
@@ -68,9 +72,9 @@ def read_file(path: Path) -> Source:
 
 
 def _find(folder: Path) -> dict[str, Tables]:
-    """The tables in a folder, and in folders of it that are called as a split, by their set.
+    """The tables in a folder, and in its folders that are named like splits, by set.
 
-    The only table of a folder is one for training, whatever it is called.
+    If no name refers to a split, each table is a training set of its own.
     """
     found: dict[str, Tables] = defaultdict(lambda: defaultdict(list))
     alone: dict[str, Tables] = {}
@@ -78,7 +82,7 @@ def _find(folder: Path) -> dict[str, Tables]:
         name = "" if path.parent != folder else without_split(path.name)
         if split is None:
             alone[name or path.stem] = {"train": [path]}
-        elif not _lies_unpacked(path):
+        elif not _is_unpacked_too(path):
             found[name][split].append(path)
     return {name: dict(tables) for name, tables in found.items()} or alone
 
@@ -92,11 +96,11 @@ def _candidates(folder: Path) -> list[tuple[str | None, Path]]:
 
 
 def _is_table(path: Path) -> bool:
-    """Of a Parquet file its name is enough, so that what it lacks is said."""
+    """Whether a file is a table; any Parquet file is, so that an error names what it lacks."""
     return _is_parquet(path) or csv_files.is_table(path)
 
 
-def _lies_unpacked(path: Path) -> bool:
+def _is_unpacked_too(path: Path) -> bool:
     return path.suffix.lower() == ".gz" and path.with_suffix("").is_file()
 
 
@@ -130,7 +134,7 @@ def _read_csv(tables: Tables, name: str, where: Path) -> Source:
 
 
 def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
-    """First all labels, since it takes them to know how `predict` will find a character."""
+    """Reads all labels first: the classes decide how pictures are normalized."""
     found = {
         split: [parquet.read_labels(path) for path in paths] for split, paths in tables.items()
     }
@@ -154,12 +158,12 @@ def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
 
 
 def _is_labelled(split: str, paths: list[Path], labels: Sequence[object]) -> bool:
-    """Whether the tables of a split have labels; a test set without them is of no use here."""
+    """Whether all tables of a split have labels; warns if a test set has none."""
     without = [path for path, found in zip(paths, labels, strict=True) if found is None]
     if without and split == "train":
         raise DigitNetError(f"{without[0]}: expected a column called label; there is none.")
     if without:
-        logger.warning("%s: no column called label, so it is not used.", without[0])
+        logger.warning("%s: skipped, since it has no column called label.", without[0])
     return not without
 
 
@@ -168,7 +172,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _with_numbers(splits: dict[str, Split]) -> dict[str, Split]:
-    """Labels that are all written as whole numbers, such as 7 and 7.0, as these."""
+    """Converts labels to int64 if all are whole numbers as text, such as 7 and 7.0."""
     try:
         labels = {split: part.labels.astype(float) for split, part in splits.items()}
     except ValueError:

@@ -1,8 +1,8 @@
-"""The forms in which a trained model is stored: one module writes and opens each.
+"""The formats in which a trained model is stored, one module each.
 
-This table is all that the rest of the package knows of them. A module of a form has
-`open_model(path)`, which gives a `Runtime`, and, where the form is exported,
-`write_model(reference, path)`. To add a form, write such a module and give it a row.
+The rest of the package knows them by this table alone. A format's module has `open_model(path)`,
+which returns a `Runtime`, and, if models are exported to it, `write_model(reference, path)`. To
+add a format, write such a module and add a row.
 """
 
 import importlib
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A form of a trained model.
+    """A format of trained models.
 
     Attributes:
-        name: What `export --format` calls it.
+        name: Its name for `export --format`.
         module: The module of this folder that writes and opens it.
-        file: Its name in a folder of exports.
-        needs: What writing and opening it takes beside TensorFlow, a module each, and the
-            extra that brings it.
-        any_size: Whether images may be of any size, as a reader's pages are.
-        rounded: Whether it gives other probabilities than Keras, as eight bits do.
+        file: The name of its file or folder in a folder of exports.
+        needs: The modules beside TensorFlow that are needed to write and open it, each
+            with the extra that installs it.
+        any_size: Whether images may have any size, as a reader's pages do.
+        rounded: Whether its probabilities differ from Keras's, as with int8.
     """
 
     name: str
@@ -42,20 +42,22 @@ class Format:
 
     @property
     def suffix(self) -> str:
+        """The suffix of its files; empty for a folder."""
         return Path(self.file).suffix
 
     def open(self, path: Path) -> "Runtime":
         """Opens a file, or the folder of a SavedModel's version.
 
         Raises:
-            DigitNetError: It is no classifier or reader, or what runs it is not installed.
+            DigitNetError: It is neither a classifier nor a reader, or its runtime is not
+                installed.
         """
         module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
         runtime: Runtime = module.open_model(path)
         return runtime
 
     def write(self, reference: "Reference", path: Path) -> None:
-        """Writes the reference's network to the path; its package may raise what it likes."""
+        """Writes the reference's network to the path; may raise any exception of its converter."""
         module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
         module.write_model(reference, path)
 
@@ -63,8 +65,8 @@ class Format:
 KERAS = Format("keras", "keras_file", "model.keras")
 SAVED_MODEL = Format("saved_model", "saved_model", SERVABLE_NAME)
 _LITERT = {"ai_edge_litert.interpreter": "litert"}
-# Of a folder of exports the first that is there is opened: what runs with the least to install and
-# to wait for comes first, and what is not exactly the same last.
+# The first of these that a folder of exports has is opened: those that are quick to install and to
+# start come first, and the one that is not exact last.
 EXPORTED = (
     Format("onnx", "onnx", "model.onnx", {"onnx": "onnx", "tf2onnx": "onnx"}),
     SAVED_MODEL,
@@ -85,11 +87,10 @@ BY_SUFFIX = {form.suffix: form for form in (KERAS, *EXPORTED) if form.suffix}
 
 
 def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format]:
-    """The formats of these names; `all` alone is each that gives what Keras gives.
+    """The formats of these names; `all` alone means all exact ones.
 
     Raises:
-        DigitNetError: There is no such format, or there is something to quantize to, which
-            was an option of its own once.
+        DigitNetError: There is no such format, or `quantize`, a former option, is not None.
     """
     if quantize is not None:
         raise DigitNetError(

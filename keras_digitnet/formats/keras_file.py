@@ -1,4 +1,4 @@
-"""`.keras` files: opened on any backend, once it is sure that nothing in them runs."""
+"""`.keras` files, which are checked for code before they are loaded on any backend."""
 
 import io
 import json
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def open_model(path: Path) -> Runtime:
-    """Opens a `.keras` file on the backend that Keras runs on, or else should run on."""
+    """Opens a `.keras` file on the current backend, or selects one if Keras is not imported yet."""
     require_process(path)
     inference = load_inference_model(path)
     if isinstance(inference.output, dict):
@@ -47,7 +47,7 @@ def open_model(path: Path) -> Runtime:
 
 
 def _in_keras(path: Path, compute: Compute) -> Compute:
-    """A Keras model's trainer keeps state between calls: one thread at a time, in this process."""
+    """Serializes calls, since Keras's trainer keeps state, and refuses forked processes."""
     one_by_one = in_turns(compute)
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -58,9 +58,10 @@ def _in_keras(path: Path, compute: Compute) -> Compute:
 
 
 def _page_reader(inference: "keras.Model") -> Compute:
-    """Computes pages of any size; on JAX in some fixed ones, since it compiles each shape anew.
+    """Computes pages of any size.
 
-    There what is more goes on below and at the right as the page's margin ends.
+    JAX compiles every shape anew, so there pages are padded below and at the
+    right to one of a few sizes, by repeating their edges.
     """
     import keras
 
@@ -85,23 +86,24 @@ def _fixed_side(side: int) -> int:
 
 
 def load_inference_model(path: Path) -> "keras.Model":
-    """The network in a `.keras` file as it is deployed, compiled, in float32.
+    """Loads the network in a `.keras` file in its deployed form, compiled, in float32.
 
-    A classifier gives probabilities, a reader what `build_detection_model` says.
+    A classifier returns probabilities, a reader the outputs of
+    `build_detection_model`.
 
-    Nothing in the file is executed: no Lambda layers, no classes but Keras's
-    and ours. No archive that unpacks to more than `MOST_UNPACKED` bytes is
-    unpacked, and no network whose weights take more is built.
+    No code in the file is executed: Lambda layers, and classes other than
+    Keras's and this package's, are refused. So are archives that unpack to more
+    than `MOST_UNPACKED` bytes, and networks whose weights would take more.
 
     Raises:
-        DigitNetError: It is no such file.
+        DigitNetError: The file is not such a network.
     """
     model = load_keras_model(path)
     from keras_digitnet.detector import build_detection_model
     from keras_digitnet.model import build_inference_model, jit_compile
 
     for layer in model.layers:
-        if layer.dtype_policy.name.startswith("mixed_"):  # whose weights are float32
+        if layer.dtype_policy.name.startswith("mixed_"):  # its weights are float32
             layer.dtype_policy = "float32"
     with loading(path, "a model that kd.build_model has built"):
         build = build_detection_model if _is_detector(model) else build_inference_model
@@ -111,12 +113,16 @@ def load_inference_model(path: Path) -> "keras.Model":
 
 
 def load_keras_model(path: Path) -> "keras.Model":
-    """The network in a `.keras` file as it is stored: to logits, or to cells."""
+    """Loads the network in a `.keras` file as it is stored, with logits or cells as output.
+
+    Raises:
+        DigitNetError: The file is not a classifier or reader, or is unsafe to load.
+    """
     if "keras" not in sys.modules:
         select_backend()
     import keras
 
-    import keras_digitnet.layers  # noqa: F401  (names our layers for Keras)
+    import keras_digitnet.layers  # noqa: F401  (registers our layers with Keras)
 
     with loading(path, "a .keras model that Keras can load"):
         _inspect_archive(path)
@@ -140,17 +146,17 @@ def _is_detector(model: "keras.Model") -> bool:
 
 
 def _inspect_archive(path: Path) -> None:
-    """Raises ValueError for what must not even be unpacked or built."""
+    """Raises ValueError for an archive that must not be unpacked, or a network not to build."""
     import h5py
 
     unpacked = "an archive that unpacks to"
     with zipfile.ZipFile(path) as archive:
         _refuse_size(unpacked, sum(member.file_size for member in archive.infolist()))
-        # `[[],[],` ...: what is read takes up to 20 times the memory of the text.
+        # Parsed JSON, such as `[[],[],...`, takes up to 20 times the memory of its text.
         _refuse_size("a config that may fill", 20 * archive.getinfo("config.json").file_size)
         config = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))
-    sizes: list[int] = []  # compressed arrays can grow once more
+    sizes: list[int] = []  # arrays may be compressed inside the archive
     with h5py.File(weights) as file:
         file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
     _refuse_size(unpacked, sum(sizes))
@@ -160,9 +166,10 @@ def _inspect_archive(path: Path) -> None:
 
 
 def _size_of_weights(config: Any) -> int:
-    """What the weights of the network would take; none is made.
+    """The size of the network's weights in bytes, without allocating them.
 
-    Keras notes for the thread what it has yet to make: call it in one that ends.
+    Keras records uninitialized variables per thread, so call this in a thread
+    that ends.
     """
     import keras
 
@@ -177,7 +184,7 @@ def _refuse_size(what: str, size: int) -> None:
 
 
 def _refuse_foreign_code(config: Any) -> None:
-    """Keras refuses it too, but does not always say what it was."""
+    """Raises ValueError for foreign classes. Keras refuses them too, but may not say which."""
     import keras
 
     if isinstance(config, list):

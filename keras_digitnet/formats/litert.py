@@ -1,4 +1,4 @@
-"""LiteRT files, which phones and small boards run."""
+"""LiteRT (TensorFlow Lite) files, for phones and small boards."""
 
 import contextlib
 import tempfile
@@ -38,14 +38,14 @@ def open_model(path: Path) -> Runtime:
         }
 
     with loading(path, "a .tflite model with serving_default"), suppress_native_stderr():
-        content = path.read_bytes()  # another worker is of the same, whatever the file is by then
+        content = path.read_bytes()  # kept for further workers, since the file may change
 
         def opened() -> Any:
             return litert.Interpreter(model_content=content, num_threads=usable_cpus())
 
         interpreter = opened()
         require_finite(path, _litert_weights(interpreter))
-        interpreter.allocate_tensors()  # reports what it computes with, once
+        interpreter.allocate_tensors()  # prints its delegate once
         run = interpreter.get_signature_runner("serving_default")
         outputs, num_classes = checked_outputs(
             path, described(run.get_input_details()), described(run.get_output_details())
@@ -65,7 +65,7 @@ def open_model(path: Path) -> Runtime:
 
 
 def _litert_weights(interpreter: Any) -> Iterator[np.ndarray]:
-    """What has a value before the rest gets its memory, and the scales of what has eight bits."""
+    """Yields the constant tensors, which have values before allocation, and all scales."""
     for detail in interpreter.get_tensor_details():
         yield detail["quantization_parameters"]["scales"]
         with contextlib.suppress(ValueError):
@@ -78,7 +78,7 @@ def write_model(reference: "Reference", path: Path) -> None:
 
 
 def converted(reference: "Reference") -> bytes:
-    """What a LiteRT file of the network holds."""
+    """The content of a LiteRT file of the network, in float32."""
     import tensorflow as tf
 
     from keras_digitnet.formats.saved_model import save

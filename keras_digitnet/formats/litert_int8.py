@@ -1,4 +1,4 @@
-"""LiteRT files whose weights and most activations have eight bits."""
+"""LiteRT files whose weights and most activations are int8."""
 
 import contextlib
 import io
@@ -19,15 +19,16 @@ _CALIBRATION_IMAGES = 512
 
 
 def write_model(reference: "Reference", path: Path) -> None:
-    """Rounds the LiteRT form, calibrated on training images."""
+    """Quantizes the LiteRT model, calibrated on training images."""
     path.write_bytes(_quantized(converted(reference), reference.dataset.train.images))
 
 
 def _quantized(content: bytes, images: np.ndarray) -> bytes:
-    """The convolutions and dense layers in eight bits, but for the stem.
+    """Quantizes the convolutions and dense layers except for the stem.
 
-    The stem's outputs barely vary on black paper, and the normalization after
-    it would blow its rounding up: with it `nano` reads 7 % of MNIST otherwise.
+    The stem's outputs barely vary on a black background, and the normalization
+    after it would amplify rounding errors: with the stem, `nano` changes 7 % of
+    its labels on MNIST.
     """
     from ai_edge_quantizer import qtyping, quantizer
 

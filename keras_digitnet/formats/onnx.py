@@ -1,4 +1,4 @@
-"""ONNX files, which ONNX Runtime computes on the CPU."""
+"""ONNX files, which run in ONNX Runtime on the CPU."""
 
 import logging
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def open_model(path: Path) -> Runtime:
     """Opens an `.onnx` file in ONNX Runtime, on the CPU."""
     onnxruntime = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong comes as an exception
+    options.log_severity_level = 4  # errors are raised as exceptions
     options.intra_op_num_threads = usable_cpus()
     dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
 
@@ -54,7 +54,10 @@ def open_model(path: Path) -> Runtime:
 
 
 def _onnx_weights(model: bytes) -> Iterator[np.ndarray]:
-    """The float32 initializers; ONNX Runtime shows none, and `onnx` may not be installed."""
+    """Yields the float32 initializers.
+
+    ONNX Runtime does not expose them, and `onnx` may not be installed.
+    """
     graph, initializer, dtype, float32, float_data, raw_data = 7, 5, 2, 1, 4, 9
     for field, content in _protobuf_fields(model):
         for part, tensor in _protobuf_fields(content) if field == graph else ():
@@ -64,7 +67,7 @@ def _onnx_weights(model: bytes) -> Iterator[np.ndarray]:
 
 
 def _protobuf_fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """The number and the content of each field, whatever kind of message it is."""
+    """Yields the number and content of each field of a protobuf message of any type."""
     from google.protobuf.empty_pb2 import Empty
     from google.protobuf.unknown_fields import UnknownFieldSet
 

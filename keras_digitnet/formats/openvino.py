@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def open_model(path: Path) -> Runtime:
     """Opens an OpenVINO `.xml` file with its `.bin`, computing in float32.
 
-    Left alone, OpenVINO computes in bfloat16 where the processor can, and the
-    probabilities move by almost a hundredth.
+    By default OpenVINO computes in bfloat16 on processors that support it, which
+    changes probabilities by almost 0.01.
     """
     openvino = import_extra("openvino", "openvino")
     if not (weights := path.with_suffix(".bin")).is_file():

@@ -1,4 +1,4 @@
-"""A Keras model that others are written from, and its answers, which theirs are compared with."""
+"""The Keras model that is exported, and its outputs, with which exports are compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,30 +15,31 @@ from keras_digitnet.formats.runtime import READER_OUTPUTS
 if TYPE_CHECKING:
     import keras
 
-# The most that a float32 probability may differ from the Keras model's, and a side of a box, which
-# is a number of pixels.
+# The largest allowed differences from the Keras model: of a float32 probability, and of a box's
+# side in pixels.
 TOLERANCE = 1e-5
 BOX_TOLERANCE = 1e-2
-# The most that rounding to eight bits may add to the mistakes, as a share of the images. Of fewer
-# images than these chance moves it by more, and those count of which the Keras model is so sure.
+# The largest allowed increase of mistakes by int8, as a fraction of the images. Below
+# ENOUGH_IMAGES chance varies it by more than that; then only the labels of images on which the
+# Keras model is confident are compared.
 ROUNDING_COST = 1e-3
 ENOUGH_IMAGES = 10_000
-_SURE = 0.9
+_CONFIDENT = 0.9
 
 Answer = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A classifier that is exported, and its answers.
+    """A classifier that is exported, and its outputs.
 
     Attributes:
         path: The `.keras` file.
-        inference: The network as it is deployed.
-        classes: Their names, if there are any.
-        dataset: The images that it is compared on.
-        batches: Inputs, a few at a time.
-        answers: The Keras model's outputs for each of them.
+        inference: The network in its deployed form.
+        classes: The class names, if there are any.
+        dataset: The images on which exports are compared.
+        batches: Batches of inputs.
+        answers: The Keras model's outputs for each batch.
     """
 
     path: Path
@@ -48,46 +49,54 @@ class Reference:
     batches: tuple[np.ndarray, ...]
     answers: tuple[Answer, ...]
 
-    # What the network takes.
+    # The shape of an input, and whether the SavedModel also accepts PNG and JPEG bytes.
     input_shape: ClassVar[tuple[int | None, ...]] = IMAGE_SHAPE
     takes_bytes: ClassVar[bool] = True
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return int(self.answers[0][0].shape[-1])
 
     @property
     def probabilities(self) -> np.ndarray:
+        """The Keras model's probabilities for all images, `(N, C)` float32."""
         return np.concatenate([answer[0] for answer in self.answers])
 
     @property
     def labels(self) -> np.ndarray:
+        """The labels that the Keras model predicts for all images, `(N,)` int64."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def truth(self) -> np.ndarray:
-        """The images' labels; the model's own where it knows other classes."""
+        """The true labels, `(N,)` int64; the predicted ones if the model has other classes."""
         own = self.classes in (None, self.dataset.classes)
         return self.dataset.test.labels if own else self.labels
 
     def named(self, images: Any) -> dict[str, Any]:
-        """The outputs, in a graph of TensorFlow's."""
+        """The named outputs for a TensorFlow tensor of images."""
         import tensorflow as tf
 
         probabilities = self.inference(images)
-        # TensorFlow's own: Keras's argmax minds -0.0 with operations that ONNX lacks.
+        # Keras's argmax handles -0.0 by operations that ONNX lacks.
         label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         return {"probabilities": tf.identity(probabilities), "label": label}
 
     def compared(self, form: Format, answers: Sequence[Answer]) -> tuple[float, int, str | None]:
-        """The largest difference, how many images get the same label, and what is wrong, if any."""
+        """Compares the outputs of an export, for each of the batches, with the Keras model's.
+
+        Returns:
+            The largest difference of a probability, the number of images with the
+            same label, and a description of the disagreement, if there is any.
+        """
         probabilities, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         difference = float(np.abs(probabilities - self.probabilities).max())
         same = int((labels == self.labels).sum())
-        judge = self._wrong_where_rounded if form.rounded else self._wrong
-        return difference, same, judge(difference, labels)
+        check = self._check_rounded if form.rounded else self._check_exact
+        return difference, same, check(difference, labels)
 
-    def _wrong(self, difference: float, labels: np.ndarray) -> str | None:
+    def _check_exact(self, difference: float, labels: np.ndarray) -> str | None:
         differing = int((labels != self.labels).sum())
         if difference <= TOLERANCE and not differing:
             return None
@@ -96,33 +105,41 @@ class Reference:
             f"received: {differing} other labels, a difference of {difference:.1e}."
         )
 
-    def _wrong_where_rounded(self, difference: float, labels: np.ndarray) -> str | None:
+    def _check_rounded(self, difference: float, labels: np.ndarray) -> str | None:
         if not np.isfinite(difference):
             return "expected finite probabilities of int8; received: NaN or infinity."
-        judge = _cost if len(labels) >= ENOUGH_IMAGES else _otherwise_where_sure
-        problem = judge(self, labels)
+        check = _check_accuracy if len(labels) >= ENOUGH_IMAGES else _check_confident_labels
+        problem = check(self, labels)
         return problem and f"{problem} Export it as litert, in float32."
 
 
 @dataclass(frozen=True)
 class ReaderReference(Reference):
-    """A reader that is exported: compared on pages of several sizes."""
+    """A reader that is exported; it is compared on pages of several sizes."""
 
     input_shape: ClassVar[tuple[int | None, ...]] = (None, None, 1)
     takes_bytes: ClassVar[bool] = False
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return int(self.answers[0][2].shape[-1])
 
     def named(self, images: Any) -> dict[str, Any]:
+        """The named outputs for a TensorFlow tensor of pages."""
         import tensorflow as tf
 
         found = self.inference(images)
         return {name: tf.identity(found[name]) for name in READER_OUTPUTS}
 
     def compared(self, form: Format, answers: Sequence[Answer]) -> tuple[float, int, str | None]:
-        """The same of presences; pages count on which both find the same characters."""
+        """Compares as a classifier's `compared` does.
+
+        Returns:
+            The largest difference of a presence or probability, the number of pages
+            on which both models find the same characters, and a description of the
+            disagreement, if there is any.
+        """
         difference, away, same = 0.0, 0.0, 0
         for answer, expected in zip(answers, self.answers, strict=True):
             apart = [np.abs(a - b).max() for a, b in zip(answer, expected, strict=True)]
@@ -143,7 +160,7 @@ class ReaderReference(Reference):
         return difference, same, problem
 
 
-def _cost(reference: Reference, labels: np.ndarray) -> str | None:
+def _check_accuracy(reference: Reference, labels: np.ndarray) -> str | None:
     cost = int((labels != reference.truth).sum() - (reference.labels != reference.truth).sum())
     if cost <= ROUNDING_COST * len(labels):
         return None
@@ -153,21 +170,22 @@ def _cost(reference: Reference, labels: np.ndarray) -> str | None:
     )
 
 
-def _otherwise_where_sure(reference: Reference, labels: np.ndarray) -> str | None:
-    """Judges int8 by the images that do not hang in the balance.
+def _check_confident_labels(reference: Reference, labels: np.ndarray) -> str | None:
+    """Requires int8 to keep the labels of the images on which the Keras model is confident.
 
-    Rounding decides those that do, however fine it is, and there are many of
-    them among digits that the model was not trained for. Of a model that is
-    hardly sure of anything the surer half counts.
+    Any rounding changes labels near a decision boundary, where many digits lie
+    that differ from the training data. If the model is confident on less than
+    half of the images, the more confident half is compared.
     """
     confidence = reference.probabilities.max(axis=1)
-    sure = confidence >= min(_SURE, float(np.median(confidence)))
-    count, otherwise = int(sure.sum()), int((labels != reference.labels)[sure].sum())
+    compared = confidence >= min(_CONFIDENT, float(np.median(confidence)))
+    count, changed = int(compared.sum()), int((labels != reference.labels)[compared].sum())
     allowed = max(1, int(ROUNDING_COST * count))
-    if otherwise <= allowed:
+    if changed <= allowed:
         return None
     return (
         f"expected int8 to keep the label of at least {count - allowed:,} of the {count:,} images "
-        f"of {reference.dataset.name} that the Keras model is sure of ({len(labels):,} images are "
-        f"too few to measure a cost of {ROUNDING_COST:.1%}); received: {otherwise} other labels."
+        f"of {reference.dataset.name} on which the Keras model is confident ({len(labels):,} "
+        f"images are too few to measure a cost of {ROUNDING_COST:.1%}); received: {changed} other "
+        "labels."
     )

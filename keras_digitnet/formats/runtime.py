@@ -1,7 +1,6 @@
-"""A model that is opened, whatever runs it, and what the modules of this folder share.
+"""`Runtime`, the interface of an opened model in any format, and helpers that all formats share.
 
-What comes out is the same whatever opened it: batches of images to probabilities and labels.
-Every file is checked to be a digit reader before it reads anything.
+The signature and the weights of every file are checked when it is opened.
 """
 
 import contextlib
@@ -18,7 +17,8 @@ from keras_digitnet.config import IMAGE_SHAPE
 from keras_digitnet.errors import DigitNetError, first_line
 
 MOST_CLASSES = 10_000
-# Of one model, where each computes for one thread at a time: more take memory and no less time.
+# Workers of one model, each of which serves one thread at a time; more take memory and save no
+# time.
 MOST_WORKERS = 4
 
 Compute = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -29,7 +29,7 @@ IMAGES: tuple[str, Shape] = ("uint8", (None, *IMAGE_SHAPE))
 PAGES: tuple[str, Shape] = ("uint8", (None, None, None, 1))
 
 
-# What a classifier and a reader give, by name; see `Runtime`.
+# The names of the outputs of a classifier and of a reader; see `Runtime`.
 CLASSIFIER_OUTPUTS = ("probabilities", "label")
 READER_OUTPUTS = ("presence", "boxes", "probabilities")
 
@@ -39,14 +39,15 @@ class Runtime:
     """An opened model: a classifier of digits, or a reader that finds them.
 
     Attributes:
-        name: What messages call it: a file or an address.
-        predict_batch: Images, N at least 1, to the outputs; any number of threads
-            may call it at once. A classifier takes
-            `(N, 28, 28, 1)` uint8 and gives probabilities `(N, C)` float32 and
-            labels `(N,)` integers; a reader takes `(N, H, W, 1)` uint8 and gives
-            what `detector.build_detection_model` says.
+        name: Its name in messages: a file or an address.
+        predict_batch: Maps images, N at least 1, to the outputs; thread-safe. A
+            classifier takes `(N, 28, 28, 1)` uint8 and returns probabilities
+            `(N, C)` float32 and labels `(N,)` integers; a reader takes
+            `(N, H, W, 1)` uint8 and returns the outputs of
+            `detector.build_detection_model`.
         num_classes: C.
-        outputs: Which of the two it is: their names, in their order.
+        outputs: The names of the outputs in order: those of a classifier or of a
+            reader.
     """
 
     name: str
@@ -56,21 +57,25 @@ class Runtime:
 
     @property
     def is_reader(self) -> bool:
+        """Whether the model is a reader."""
         return self.outputs == READER_OUTPUTS
 
 
 def checked_outputs(
     where: object, inputs: Signature, outputs: Signature
 ) -> tuple[tuple[str, ...], int]:
-    """The outputs' names, and the C, of a model whose signature is a classifier's or a reader's.
+    """Checks that a signature is that of a classifier or of a reader.
 
     Args:
-        where: What the message names.
-        inputs: Name to dtype and shape; `None` for a size that is open.
-        outputs: The same.
+        where: The model's name for messages.
+        inputs: Dtype and shape of each input by name; variable sizes are `None`.
+        outputs: Dtype and shape of each output by name.
+
+    Returns:
+        The names of the outputs in order, and the number of classes.
 
     Raises:
-        DigitNetError: It is neither's.
+        DigitNetError: The signature is neither.
     """
     num_classes = (outputs.get("probabilities", ("", ()))[1] or (None,))[-1]
     kinds = {
@@ -120,9 +125,9 @@ def _described(signature: Signature) -> str:
 def require_finite(where: object, weights: Iterable[np.ndarray]) -> None:
     """Raises DigitNetError for NaN and infinity among the weights.
 
-    The answers alone do not tell: the ReLU of TensorFlow and OpenVINO makes 0
-    of NaN, and any one 0 of -infinity. LiteRT's converter writes the largest
-    number there is for infinity.
+    The outputs may hide them: the ReLU of TensorFlow and OpenVINO maps NaN to 0,
+    and every ReLU maps -infinity to 0. LiteRT's converter replaces infinity by
+    the largest finite number, which is refused too.
     """
     for weight in weights:
         if weight.dtype.kind == "f" and not (np.abs(weight) < np.finfo(weight.dtype).max).all():
@@ -134,7 +139,12 @@ def require_finite(where: object, weights: Iterable[np.ndarray]) -> None:
 
 @contextlib.contextmanager
 def loading(path: Path, what: str) -> Iterator[None]:
-    """Makes whatever a damaged file raises one message: each program has exceptions of its own."""
+    """Turns any exception of loading a damaged file into a DigitNetError.
+
+    Args:
+        path: The file.
+        what: What was expected, for the message.
+    """
     try:
         yield
     except DigitNetError:
@@ -147,27 +157,27 @@ _process_of_backends: int | None = None
 
 
 def require_process(where: object) -> None:
-    """Raises DigitNetError in a fork of the process that opened a model in Keras or TensorFlow.
+    """Raises DigitNetError in a fork of a process that has opened a model in Keras or TensorFlow.
 
-    What TensorFlow, JAX and torch compute in such a fork never ends.
+    In such a fork TensorFlow, JAX and torch would hang.
     """
     global _process_of_backends
     _process_of_backends = _process_of_backends or os.getpid()
     if _process_of_backends != os.getpid():
         raise DigitNetError(
-            f"{where}: expected a process that was not forked from one that has opened a model in "
-            "Keras or TensorFlow, which would wait forever; received: such a one. Start workers "
-            "with multiprocessing's spawn, or use an .onnx, .tflite or OpenVINO .xml file."
+            f"{where}: expected a process that was not forked after a model was opened in Keras "
+            "or TensorFlow, since it would hang; received: a fork. Start workers with "
+            "multiprocessing's spawn method, or use an .onnx, .tflite or OpenVINO .xml file."
         )
 
 
 def in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> Compute:
-    """What threads may call at once, of workers that take one call at a time.
+    """Makes workers that are not thread-safe callable from any number of threads.
 
     Args:
-        first: A worker.
-        another: Makes up to `MOST_WORKERS` of them, where more threads come
-            than there are workers; else they wait for the first.
+        first: A worker, which takes one call at a time.
+        another: Creates further workers, up to `MOST_WORKERS` in all, when all
+            are busy; without it, threads wait for the first.
     """
     idle = deque([first])
     free = threading.Semaphore(min(usable_cpus(), MOST_WORKERS) if another else 1)
@@ -188,7 +198,7 @@ def in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> Co
 
 
 def usable_cpus() -> int:
-    """The processors that this process may use; more threads would wait for each other."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""SavedModels, which TensorFlow Serving serves; LiteRT and OpenVINO convert them."""
+"""SavedModels, for TensorFlow Serving, and from which LiteRT and OpenVINO files are converted."""
 
 import logging
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def open_model(path: Path) -> Runtime:
         }
 
     with loading(path, "a SavedModel that TensorFlow can load"):
-        loaded = tensorflow.saved_model.load(str(path))  # whose variables live as long as it
+        loaded = tensorflow.saved_model.load(str(path))  # must stay alive: it owns the variables
         signatures = loaded.signatures
         if "serving_default" not in signatures:
             raise DigitNetError(
@@ -67,14 +67,18 @@ def open_model(path: Path) -> Runtime:
 
 
 def write_model(reference: "Reference", path: Path) -> None:
-    """Writes the folder of a version, with requests that warm a server up."""
+    """Writes the folder of a version, with warm-up requests."""
     save(reference, path, image_bytes=reference.takes_bytes)
     (path / "assets.extra").mkdir()
     _write_warmup_requests(reference, path / "assets.extra")
 
 
 def save(reference: "Reference", folder: Path, image_bytes: bool) -> None:
-    """A SavedModel with `serving_default`, and on request with `image_bytes`."""
+    """Writes a SavedModel with the signature `serving_default`, and optionally `image_bytes`.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     import keras
     import tensorflow as tf
 
@@ -82,15 +86,15 @@ def save(reference: "Reference", folder: Path, image_bytes: bool) -> None:
     serve = serving_function(reference)
     archive.add_endpoint("serving_default", serve)
     if image_bytes:
-        archive.add_endpoint("image_bytes", _of_bytes(serve))
+        archive.add_endpoint("image_bytes", _bytes_function(serve))
     try:
         archive.write_out(str(folder), verbose=False)
-    except tf.errors.OpError as error:  # what TensorFlow makes of a full disk
+    except tf.errors.OpError as error:  # how TensorFlow reports a full disk
         raise OSError(error.message.split("; ")[-1]) from error
 
 
 def serving_function(reference: "Reference") -> Any:
-    """A TensorFlow function from `images` to the named outputs of every artifact."""
+    """A TensorFlow function from `images` to the named outputs of every exported format."""
     import tensorflow as tf
 
     images = tf.TensorSpec([None, *reference.input_shape], tf.uint8, "images")
@@ -102,8 +106,8 @@ def serving_function(reference: "Reference") -> Any:
     return serve
 
 
-def _of_bytes(serve: Any) -> Any:
-    """The same from `image_bytes`, a PNG or JPEG a row."""
+def _bytes_function(serve: Any) -> Any:
+    """The same function from `image_bytes`, the bytes of one PNG or JPEG per row."""
     import tensorflow as tf
 
     pixels = tf.TensorSpec(IMAGE_SHAPE, tf.uint8)
@@ -116,7 +120,7 @@ def _of_bytes(serve: Any) -> Any:
 
 
 def _decoded(content: Any) -> Any:
-    """One PNG or JPEG, grey and resized, as `images.read_image` does it outside of a graph."""
+    """Decodes one PNG or JPEG to grey and resizes it, like `images.read_image` but in the graph."""
     import tensorflow as tf
 
     image = tf.io.decode_image(content, channels=1, expand_animations=False)
@@ -126,9 +130,9 @@ def _decoded(content: Any) -> Any:
 
 
 def _write_warmup_requests(reference: "Reference", folder: Path) -> None:
-    """Requests that a server answers for itself before it takes any, so that nobody waits.
+    """Writes requests that a server runs before it accepts any, so that no client waits.
 
-    One of each signature, and a batch: the form of TensorFlow Serving's
+    One of each signature, and a batch, in the format of TensorFlow Serving's
     "SavedModel Warmup".
     """
     import tensorflow as tf
@@ -136,7 +140,7 @@ def _write_warmup_requests(reference: "Reference", folder: Path) -> None:
     try:
         import_extra("tensorflow_serving", "serving")
     except DigitNetError as error:
-        logger.info("The SavedModel goes without warm-up requests. %s", error)
+        logger.info("The SavedModel has no warm-up requests. %s", error)
         return
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 

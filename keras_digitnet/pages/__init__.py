@@ -1,8 +1,7 @@
-"""Pages composed at random: handwritten lines on all kinds of paper, and where each digit is.
+"""Synthetic training pages: handwritten lines on paper of many kinds, with each digit's box.
 
-What a page shows follows from its random generator alone, so that the same seed gives the same
-pages. The numbers here are what the world looks like, not what is read: nothing that reads a
-picture uses them.
+A page depends on its random generator alone, so the same seed gives the same pages. The constants
+here describe the training data only; nothing that reads a picture uses them.
 """
 
 from keras_digitnet.pages.composer import Composer

@@ -1,4 +1,4 @@
-"""What is drawn at random, beside what NumPy draws."""
+"""Random draws that NumPy lacks."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,17 @@ T = TypeVar("T")
 
 
 def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
+    """A number from `low` to `high` whose logarithm is uniform."""
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
 
 def chosen(random: np.random.Generator, values: Sequence[T], chances: Sequence[float]) -> T:
+    """One of the values, with these probabilities, which sum to 1."""
     return values[int(np.searchsorted(np.cumsum(chances), random.random()))]
 
 
 def noise(shape: tuple[int, ...], coarse: int, random: np.random.Generator) -> np.ndarray:
-    """`shape` float32 of unit normal noise whose grain is `coarse` pixels."""
+    """Normal noise of unit variance, `shape` float32, with a grain of `coarse` pixels."""
     import cv2
 
     height, width = shape

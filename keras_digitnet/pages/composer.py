@@ -16,9 +16,9 @@ class Composer:
     """Composes pages of one shape.
 
     Args:
-        source: What draws the characters.
+        source: Draws the characters.
         shape: Rows and columns of a page, in pixels.
-        num_classes: Labels are drawn evenly below it.
+        num_classes: Number of classes; labels are drawn uniformly.
     """
 
     def __init__(self, source: GlyphSource, shape: tuple[int, int], num_classes: int) -> None:
@@ -27,10 +27,10 @@ class Composer:
         self._classes = num_classes
 
     def compose(self, random: np.random.Generator) -> Page:
-        """One page."""
+        """Composes one page; it depends on `random` alone."""
         ink = Ink(self._height, self._width)
         kind = random.random()
-        empty = kind < 0.2  # of characters that are sought
+        empty = kind < 0.2  # of characters to find
         if kind < 0.05:
             self._write_large(ink, random)
         lines = 0 if kind < 0.1 else chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
@@ -97,9 +97,9 @@ class Composer:
 
     def _write_line(self, ink: Ink, hand: Hand, random: np.random.Generator, words: bool) -> None:
         at, label, before = hand.left, 0, None
-        small = random.random() < 0.12  # some labels stay low beside the others, as 0 beside 7
+        small = random.random() < 0.12  # some labels are lower than the others, as 0 beside 7
         low = random.random(self._classes) < 0.25
-        fresh = random.random() >= 0.2  # else a label often comes twice
+        fresh = random.random() >= 0.2  # otherwise labels often repeat
         joined = random.random() < 0.1
         for place in range(hand.count):
             if at > self._width + 4:
@@ -119,7 +119,7 @@ class Composer:
             if glyph.label >= 0 and small and low[label]:
                 size *= random.uniform(0.4, 0.8)
                 shift += random.uniform(-0.5, 0.5) * (1 - size)
-            if glyph.label < 0 and glyph.height < 0.35 * HIGH:  # a dot or dash: at any height
+            if glyph.label < 0 and glyph.height < 0.35 * HIGH:  # dots and dashes at any height
                 shift += random.uniform(-0.5, 0.55)
             box = self._write(ink, glyph, hand, at, size, shift, random)
             if joined and before is not None and random.random() < 0.7:
@@ -141,9 +141,9 @@ class Composer:
         shift: float,
         random: np.random.Generator,
     ) -> tuple[float, float, float, float]:
-        """Draws a glyph whose left side is at `at`; returns its box."""
+        """Draws a glyph whose left edge is at `at`; returns its box."""
         own = glyph.height if glyph.label >= 0 else HIGH
-        # What is low in the data set, as a dash-like 1, stays low.
+        # A character that is low in the data set, as a dash-like 1, stays low.
         tall = size * hand.height / max(own, 0.6 * HIGH)
         wide = tall * hand.stretch * random.lognormal(0, 0.08)
         width = glyph.width * wide
@@ -163,7 +163,7 @@ class Composer:
         )
 
     def _write_large(self, ink: Ink, random: np.random.Generator) -> None:
-        """A character or letter too large for the page; another scale is where it is read."""
+        """Draws a character or letter that is too large for this scale and is read at another."""
         height = random.uniform(LARGE, 4 * self._height)
         hand = replace(
             self._hand(random, 0, 1),
@@ -179,7 +179,7 @@ class Composer:
         self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
     def _scatter(self, ink: Ink, random: np.random.Generator) -> None:
-        """Letters and marks anywhere but on characters: faint print, words, scribbles."""
+        """Draws letters and marks anywhere but on characters, faint ones there too."""
         for _ in range(random.integers(1, 7)):
             height = log_uniform(random, 6, self._height)
             hand = replace(
@@ -200,7 +200,7 @@ class Composer:
                 self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
     def _scribble(self, ink: Ink, random: np.random.Generator) -> None:
-        """A pen that goes to and fro, in corners or in curves, but not over characters."""
+        """Draws a zigzag or a curved scribble, away from characters."""
         side = log_uniform(random, 10, 3 * self._height)
         middle = np.array([random.uniform(0, self._width), random.uniform(0, self._height)])
         if ink.meets((*(middle - side / 2), *(middle + side / 2))):

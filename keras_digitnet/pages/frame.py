@@ -1,4 +1,4 @@
-"""Where a picture ends, and which of the characters on a page can be asked for."""
+"""The edges of a picture on a page, and which characters are targets."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 
 from keras_digitnet.pages.ink import Ink, Sides
 
-# Characters that are sought are so high, in pixels of the page; lower and higher ones are seen at
-# other scales. In between nothing is asked.
+# The height of target characters, in pixels of the page; others are read at other scales. Up to
+# `LARGE` those outside the range are ignored by the loss; larger ones are background.
 LOWEST, HIGHEST = 10.0, 42.0
-LARGE = 60.0  # from here on no part may be taken for a character
-_LEGIBLE = 0.35  # how well a page must show a character that is sought; 1 is fully
+LARGE = 60.0
+_LEGIBLE = 0.35  # the least likeness of a target character
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Page:
 
     Attributes:
         image: `(H, W)` uint8.
-        boxes: `(N, 4)` float32, left, top, right and bottom of each character.
-        labels: `(N,)` int64.
-        ignored: `(M, 4)` float32, boxes where nothing is asked.
+        boxes: `(N, 4)` float32, left, top, right and bottom of each target
+            character, in pixels.
+        labels: `(N,)` int64, indices of their classes.
+        ignored: `(M, 4)` float32, boxes that the loss ignores.
     """
 
     image: np.ndarray
@@ -32,7 +33,14 @@ class Page:
 
 
 def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Generator) -> Page:
-    """The page, with what lies beyond a picture's edges padded as the reader pads it."""
+    """The page; sometimes cut to a smaller picture and padded as the reader pads it.
+
+    Args:
+        image: `(H, W)` uint8.
+        ink: The ink on it, with the characters' boxes.
+        cell: The borders of a printed cell, if there is one.
+        random: Generator of all random choices.
+    """
     height, width = image.shape
     frame = (0, 0, width, height)
     if random.random() < 0.33:
@@ -50,9 +58,9 @@ def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Ge
 def _cut(
     ink: Ink, cell: Sides | None, height: int, width: int, random: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Where a picture ends: at a cell's borders, about characters, or anywhere."""
+    """The edges of a picture: at a cell's borders, around characters, or anywhere."""
     if cell is not None and random.random() < 0.7:
-        # The borders are in the picture, along its edge, or just out of it.
+        # The borders are inside the picture, along its edge, or just outside.
         cut = [
             at + side * random.uniform(-2, 9) for at, side in zip(cell, (-1, -1, 1, 1), strict=True)
         ]
@@ -71,12 +79,13 @@ def _cut(
 
 
 def padded(image: np.ndarray, margins: tuple[int, int, int, int], repeated: bool) -> np.ndarray:
-    """A picture with more around it.
+    """Pads a picture.
 
     Args:
         image: `(H, W)` uint8.
         margins: Pixels above, below, left and right.
-        repeated: Whether the edge's pixels go on; else all is the edge's median.
+        repeated: Whether to repeat the pixels of the edge; otherwise the
+            padding is the edge's median.
     """
     import cv2
 
@@ -87,10 +96,15 @@ def padded(image: np.ndarray, margins: tuple[int, int, int, int], repeated: bool
 
 
 def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> Page:
-    """Sorts the characters: whole ones that one can see, of a size that is sought; doubtful ones.
+    """Makes complete, legible characters of the right height targets, and ignores doubtful ones.
 
-    What the camera, the paper or the light has hidden must not be asked for:
-    it would teach the network to see characters in noise.
+    A character that paper, light or camera hide must not be a target: it would
+    teach the network to find characters in noise.
+
+    Args:
+        image: `(H, W)` uint8.
+        ink: The ink on it, with the characters' boxes.
+        frame: Left, top, right and bottom of the picture on the page, in pixels.
     """
     table = np.array(ink.boxes, np.float32).reshape(-1, 5)
     boxes, labels = table[:, :4], table[:, 4].astype(np.int64)
@@ -108,7 +122,13 @@ def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> 
 
 
 def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
-    """How well the page shows the ink in a box: the correlation of the two, from 0 to 1."""
+    """How well a page shows the ink in a box: the absolute correlation, from 0 to 1.
+
+    Args:
+        image: `(H, W)` uint8.
+        layer: `(H, W)` float32, the ink.
+        box: `(4,)`, left, top, right and bottom in pixels.
+    """
     left, top, right, bottom = box.astype(int)
     part = np.s_[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2]
     seen, drawn = image[part] - image[part].mean(), layer[part] - layer[part].mean()
@@ -117,7 +137,7 @@ def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
 
 
 def around(ink: Ink, height: int, width: int, random: np.random.Generator) -> Sides:
-    """A box about some neighbouring characters, or anywhere; often close, at times across them."""
+    """A random box around some neighbouring characters, which it may cut, or anywhere."""
     if not ink.boxes or random.random() < 0.15:
         left, top = random.uniform(-5, 0.6 * width), random.uniform(-5, 0.4 * height)
         return left, top, random.uniform(left + 15, width + 5), random.uniform(top + 15, height + 5)

@@ -1,4 +1,4 @@
-"""Glyphs as distance fields, which a pen of any width draws sharply at any size and slant."""
+"""Glyphs as distance fields, which can be drawn sharply at any pen width, size and slant."""
 
 import functools
 import string
@@ -15,10 +15,10 @@ SIDE = 56
 HIGH = 40
 
 _MAGNIFIED = 2  # from MNIST's 28 pixels
-_INK = 115  # what is ink in an image magnified, of 255
-# Distances are no larger.
+_INK = 115  # threshold of ink in a magnified image, of 255
+# Distances are clipped to this.
 FAR = 15.0
-# Letters that nobody takes for a digit, and signs.
+# Letters that do not look like digits, and signs.
 _LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ")
 _SIGNS = "#%&@?()"
 _FONTS = (
@@ -29,15 +29,15 @@ _FONTS = (
 
 @dataclass(frozen=True)
 class Glyph:
-    """A shape to be drawn, centred in its field.
+    """A shape to draw, centred in its field.
 
     Attributes:
         field: `(SIDE, SIDE)` float32, each pixel's distance to the pen's path,
-            or, where there is no path, to the edge of the ink, negative inside.
-        is_path: Which of the two it is.
-        width: Of the path or ink, in pixels of the field.
-        height: The same.
-        label: Index of its class; -1 for what is none.
+            or, for outlines, to the edge of the ink, negative inside.
+        is_path: Whether the field is that of a path.
+        width: Width of the path or ink, in pixels of the field.
+        height: Height of the path or ink, in pixels of the field.
+        label: Index of its class; -1 for clutter.
     """
 
     field: np.ndarray
@@ -48,13 +48,13 @@ class Glyph:
 
 
 class GlyphSource:
-    """Draws glyphs at random from a data set's images, stroke by stroke, and from fonts.
+    """Draws random glyphs from a data set's images, from strokes and from fonts.
 
     Args:
         images: `(N, 28, 28, 1)` uint8, light on dark: one character each.
         labels: `(N,)` integers.
-        classes: The classes' names. Digits are also drawn stroke by stroke, and
-            letters are clutter, only where the classes are the ten digits.
+        classes: The classes' names. Only if they are the ten digits are digits
+            also drawn from strokes, and letters used as clutter.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ class GlyphSource:
         return _outline(_centred_ink(self._images[random.choice(self._of_class[label])]), label)
 
     def path(self, random: np.random.Generator, label: int) -> Glyph:
-        """A character's skeleton, for any even pen; a 1 may get a flag, a 7 a bar."""
+        """A character's skeleton, for a pen of any width; a 1 may get a flag, a 7 a bar."""
         index = random.choice(self._of_class[label])
         mask = np.unpackbits(self._skeletons[index], count=SIDE * SIDE).reshape(SIDE, SIDE)
         if self.digits_only and label in (1, 7) and random.random() < 0.3:
@@ -77,7 +77,7 @@ class GlyphSource:
         return _path(mask, label)
 
     def styled(self, random: np.random.Generator, label: int) -> Glyph:
-        """A digit drawn stroke by stroke, often as MNIST's writers do not."""
+        """A digit drawn from strokes, often in a style that MNIST lacks."""
         if not self.digits_only:
             return self.path(random, label)
         styles = strokes.DIGITS[str(label)]
@@ -87,17 +87,17 @@ class GlyphSource:
         return _drawn(paths, random.uniform(0.75, 1.35), label)
 
     def clutter(self, random: np.random.Generator) -> Glyph:
-        """A mark, or a letter where letters are no classes."""
+        """A mark, or a letter unless letters are classes."""
         return self.letter(random) if random.random() < 0.5 else self.mark(random)
 
     def mark(self, random: np.random.Generator) -> Glyph:
-        """Punctuation, a sign or a scribble; its size is that beside a digit `HIGH` high."""
+        """Punctuation, a sign or a scribble, to the scale of a digit of height `HIGH`."""
         marks = strokes.USUAL_MARKS if random.random() < 0.6 else strokes.MARKS
         style = marks[random.integers(len(marks))]
         return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4))
 
     def letter(self, random: np.random.Generator) -> Glyph:
-        """A printed letter or its skeleton; a mark where letters are classes."""
+        """A printed letter or its skeleton; a mark if letters are classes."""
         if not self.digits_only:
             return self.mark(random)
         masks, skeletons = _letters()
@@ -115,7 +115,7 @@ def _centred_ink(image: np.ndarray) -> np.ndarray:
 
 
 def _centred(mask: np.ndarray) -> np.ndarray:
-    """The mask in the middle of a field; what does not fit is shrunk."""
+    """The mask centred in a field, shrunk if it does not fit."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(mask)
@@ -153,7 +153,7 @@ def _path(mask: np.ndarray, label: int = -1) -> Glyph:
 
 
 def _drawn(paths: Sequence[np.ndarray], stretched: float, label: int = -1) -> Glyph:
-    """Strokes in heights of a digit; a digit fills the usual height, a mark keeps its size."""
+    """The glyph of strokes given in digit heights; a digit is scaled to `HIGH`, a mark is not."""
     import cv2
 
     points = np.vstack(paths)
@@ -206,7 +206,7 @@ def _barred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 @functools.cache
 def _letters() -> tuple[np.ndarray, np.ndarray]:
-    """`(M, SIDE, SIDE)` masks of letters in the fonts that matplotlib brings; their skeletons."""
+    """`(M, SIDE, SIDE)` masks of letters in matplotlib's bundled fonts, and their skeletons."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -218,13 +218,13 @@ def _letters() -> tuple[np.ndarray, np.ndarray]:
         for letter in _LETTERS if name.startswith("cm") else _LETTERS + _SIGNS:
             picture = Image.new("L", (160, 160))
             ImageDraw.Draw(picture).text((40, 30), letter, 255, font)
-            masks.append(_high(np.asarray(picture)))
+            masks.append(_at_digit_height(np.asarray(picture)))
     stacked = np.stack(masks)
     return stacked, _thinned(stacked)
 
 
-def _high(picture: np.ndarray) -> np.ndarray:
-    """The mask of a picture's ink, as high as a digit."""
+def _at_digit_height(picture: np.ndarray) -> np.ndarray:
+    """The mask of a picture's ink, scaled to the height of a digit."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(picture)
@@ -236,7 +236,7 @@ def _high(picture: np.ndarray) -> np.ndarray:
 
 
 def _skeletons(images: np.ndarray) -> np.ndarray:
-    """`(N, SIDE * SIDE / 8)` uint8: each image's thinned ink, a bit a pixel."""
+    """`(N, SIDE * SIDE / 8)` uint8: each image's skeleton, one bit per pixel."""
     parts = [np.zeros((0, SIDE * SIDE // 8), np.uint8)]
     for start in range(0, len(images), 500):  # few enough for the processor's cache
         masks = np.stack([_centred_ink(image) for image in images[start : start + 500]])
@@ -265,7 +265,7 @@ _RING = ((0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0))
 
 @functools.cache
 def _removable() -> tuple[np.ndarray, np.ndarray]:
-    """For each half of a round, which of the 256 neighbourhoods lets its pixel go."""
+    """For each half of an iteration, which of the 256 neighbourhoods has a removable pixel."""
     codes = np.arange(256)
     up, _, right, _, down, _, left, _ = ring = [(codes >> bit) & 1 for bit in range(8)]
     edges = sum((1 - a) & b for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))

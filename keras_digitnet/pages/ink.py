@@ -1,4 +1,4 @@
-"""Ink: glyphs and strokes that a hand writes on a page."""
+"""The ink on a page: glyphs and strokes in one handwriting."""
 
 import math
 from collections.abc import Callable
@@ -14,29 +14,29 @@ Sides = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Hand:
-    """How the characters of one line are written; lengths in heights of the line.
+    """The handwriting of one line; lengths are in heights of the line unless stated otherwise.
 
     Attributes:
-        draw: A method of the source: how each is drawn.
-        height: Of a usual character, in pixels.
-        left: Where the line starts, in pixels.
-        middle: Its height on the page there, in pixels.
-        slope: Rows a column.
-        shear: Columns a row.
-        stretch: Of the width.
-        pen: Half of the stroke's width, for paths.
-        fat: What an outline gains on each side, in its half widths.
-        soft: Width of a stroke's rim, in pixels.
+        draw: The method of the source that draws the characters.
+        height: Height of a usual character, in pixels.
+        left: Column where the line starts, in pixels.
+        middle: Row of the line's middle at the page's centre, in pixels.
+        slope: Slope of the line, in rows per column.
+        shear: Slant of the characters, in columns per row.
+        stretch: Factor on the width of the characters.
+        pen: Half the stroke width, for paths.
+        fat: Growth of an outline on each side, in its half widths.
+        soft: Width of a stroke's soft edge, in pixels.
         tone: Darkness of the ink, from 0 to 1.
-        gap: Between two characters.
-        uneven: Standard deviation of gaps.
-        sizes: Standard deviation of the heights, as their logarithm.
-        marked: Chance that a place holds clutter.
+        gap: Mean gap between two characters.
+        uneven: Standard deviation of the gaps.
+        sizes: Standard deviation of the logarithm of the heights.
+        marked: Probability that a place holds clutter.
         opened: Whether a mark comes first.
         closed: Whether a mark comes last.
-        count: Characters at most.
-        bend: How far points of a glyph are moved, standard deviation in pixels
-            of its field; neighbouring points together.
+        count: Largest number of characters.
+        bend: Standard deviation of a smooth elastic distortion of the glyphs, in
+            pixels of the field.
     """
 
     draw: Callable[[np.random.Generator, int], Glyph]
@@ -60,18 +60,22 @@ class Hand:
     bend: float
 
     def marks(self, place: int) -> bool:
-        """Whether a mark stands there, as the signs about an amount do."""
+        """Whether a mark stands at that place, like the signs around an amount."""
         if place == 0:
             return self.opened
         return self.closed and place == self.count - 1
 
 
 class Ink:
-    """The ink on a page, and the boxes of what was drawn with it.
+    """The ink on a page, and the boxes of its characters.
+
+    Args:
+        height: Rows of the page, in pixels.
+        width: Columns of the page, in pixels.
 
     Attributes:
         layer: `(H, W)` float32, from 0, no ink, to 1.
-        boxes: Left, top, right, bottom and label of each character.
+        boxes: Left, top, right and bottom, in pixels, and label of each character.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -89,7 +93,18 @@ class Ink:
         tone: float,
         random: np.random.Generator,
     ) -> tuple[float, float, float, float]:
-        """Draws a glyph; returns its box, also where that lies beyond the page."""
+        """Draws a glyph; returns its box, which may extend beyond the page.
+
+        Args:
+            glyph: The shape.
+            centre: Column and row of its centre, in pixels.
+            scale: Horizontal and vertical pixels of the page per pixel of the field.
+            hand: The handwriting.
+            pen: Half the stroke width of a path, in pixels.
+            angle: Rotation, in radians.
+            tone: Darkness, from 0 to 1.
+            random: Generator of the elastic distortion.
+        """
         import cv2
 
         column, row = centre
@@ -130,13 +145,13 @@ class Ink:
         hand: Hand,
         random: np.random.Generator,
     ) -> None:
-        """A stroke from one character to the next."""
+        """Draws a stroke that joins one character's box to the next one's."""
         start = (before[2] - 1, random.uniform(before[1], before[3]))
         end = (after[0] + 1, random.uniform(after[1], after[3]))
         self.stroke(np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.tone)
 
     def stroke(self, path: np.ndarray, thickness: int, tone: float) -> None:
-        """A line through the points `(P, 2)`, columns and rows."""
+        """Draws a line through the points `(P, 2)`, columns before rows, in pixels."""
         import cv2
 
         stroke = np.zeros_like(self.layer, dtype=np.uint8)
@@ -145,7 +160,7 @@ class Ink:
         np.maximum(self.layer, stroke * np.float32(tone / 255), out=self.layer)
 
     def meets(self, box: tuple[float, float, float, float]) -> bool:
-        """Whether a character lies in the box."""
+        """Whether the box overlaps a character."""
         return any(
             left < box[2] and right > box[0] and top < box[3] and bottom > box[1]
             for left, top, right, bottom, _ in self.boxes
@@ -164,7 +179,7 @@ class Ink:
 
 
 def _bent(field: np.ndarray, amount: float, random: np.random.Generator) -> np.ndarray:
-    """A glyph's field as if it had been drawn on rubber that was stretched unevenly."""
+    """A glyph's field, elastically distorted."""
     import cv2
 
     coarse = random.standard_normal((5, 5, 2), np.float32) * np.float32(amount)
@@ -181,11 +196,11 @@ def _box_of(mask: np.ndarray, left: int, top: int) -> tuple[float, float, float,
     return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
 
 
-# Where each pixel of a field is: columns and rows.
+# The coordinates of a field's pixels: column, row.
 _AT = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).astype(np.float32)
 
 
 def rub(layer: np.ndarray, random: np.random.Generator) -> None:
-    """Pencil and dry pens: the ink is broken by the paper's grain."""
+    """Breaks up the ink by the paper's grain, in place, as pencils and dry pens do."""
     grain = noise(layer.shape, 2, random)
     layer *= 1 - random.uniform(0.2, 1.1) * np.clip(0.8 * grain - random.uniform(0.2, 1.2), 0, 1)

@@ -1,4 +1,4 @@
-"""Paper and camera: printed and ruled, lit, photographed."""
+"""Paper and camera: prints, rulings, stains, light and photographic noise."""
 
 import math
 
@@ -11,11 +11,19 @@ from keras_digitnet.pages.ink import Ink, Sides
 def paper_under(
     height: int, width: int, ink: Ink, cell: Sides | None, random: np.random.Generator
 ) -> np.ndarray:
-    """`(H, W)` float32 from 0 to 1: printed and ruled paper in some light, the ink on it."""
+    """`(H, W)` float32 from 0 to 1: the ink on printed and ruled paper in uneven light.
+
+    Args:
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+        ink: The ink of the page.
+        cell: The borders of a printed cell, if there is one.
+        random: Generator of all random choices.
+    """
     paper = np.full((height, width), random.uniform(0.5, 0.98), np.float32)
     darkness = random.uniform(0.28, 0.5) if random.random() < 0.2 else random.uniform(0.45, 0.96)
     if random.random() < 0.5:
-        for _ in range(random.integers(1, 4)):  # faint ink would drown in strong patterns
+        for _ in range(random.integers(1, 4)):  # weaker for faint ink, to keep it legible
             paper *= 1 - min(1.0, 1.4 * darkness) * _pattern(height, width, random)
     if random.random() < 0.3:
         paper *= 1 - random.uniform(0, 0.08) * np.clip(noise(paper.shape, 3, random), -2, 2)
@@ -42,7 +50,7 @@ def _blots(height: int, width: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A printed background: parallel, wavy or round lines, dashed or fading, as on cheques."""
+    """`(H, W)` darkness of a printed background of lines, wavy, round or dashed, as on cheques."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle = random.uniform(-0.15, 0.15) if random.random() < 0.4 else random.uniform(0, math.pi)
     along = x * math.cos(angle) + y * math.sin(angle)
@@ -67,7 +75,7 @@ def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray
 def _rulings(
     height: int, width: int, cell: Sides | None, random: np.random.Generator
 ) -> np.ndarray:
-    """`(H, W)` darkness of printed lines: rulings, squares, and the borders of a cell."""
+    """`(H, W)` darkness of printed lines: rulings, grids, and the borders of a cell."""
     import cv2
 
     printed = np.zeros((height, width), np.uint8)
@@ -87,7 +95,7 @@ def _rulings(
                 line(at, across, thickness)
     if cell is not None:
         thickness = 1 if random.random() < 0.5 else int(random.integers(2, 4))
-        # Where two cells meet there may be two lines.
+        # Adjacent cells may each have a line of their own.
         apart = random.uniform(2, 6) if random.random() < 0.3 else 0.0
         for index, at in enumerate(cell):
             if random.random() < 0.85:
@@ -99,7 +107,7 @@ def _rulings(
 
 
 def light_on(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """`(H, W)` of light: even, falling off, or with a shadow on a part, softly or sharply."""
+    """`(H, W)` float32 light: even, falling off to one side, or with a soft or sharp shadow."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     light = np.ones((height, width), np.float32)
     if random.random() < 0.5:
@@ -118,11 +126,19 @@ def light_on(height: int, width: int, random: np.random.Generator) -> np.ndarray
 
 
 def photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """`(H, W)` uint8: out of focus, coarse, noisy, of any contrast or polarity, compressed."""
+    """Simulates a camera: blur, resolution, noise, contrast, polarity and compression.
+
+    Args:
+        image: `(H, W)` float32 from 0 to 1.
+        random: Generator of all random choices.
+
+    Returns:
+        `(H, W)` uint8.
+    """
     import cv2
 
     height, width = image.shape
-    if random.random() < 0.2:  # a picture of few pixels, enlarged
+    if random.random() < 0.2:  # a low resolution, enlarged
         factor = random.uniform(0.4, 0.9)
         size = (round(width * factor), round(height * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -139,7 +155,7 @@ def photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         image = 1 - image
     if random.random() < 0.35:
         image = 0.5 + (image - 0.5) * random.uniform(0.35, 1.2) + random.uniform(-0.2, 0.2)
-    if random.random() < 0.08:  # binarized as scanners do it, or nearly so
+    if random.random() < 0.08:  # nearly binarized, like a scan
         away = image - cv2.GaussianBlur(image, (0, 0), random.uniform(10, 30))
         level = random.uniform(0.25, 0.5) * away.min()
         image = 0.5 + random.uniform(1, 10) * (away - level) / max(float(away.std()), 0.02)

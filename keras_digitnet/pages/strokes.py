@@ -1,9 +1,9 @@
-"""Digits and other marks as pen strokes: what MNIST's writers do not draw, and what is no digit.
+"""Digits and marks as pen strokes: digit styles that MNIST lacks, and marks that are not digits.
 
-A style is a text: strokes divided by semicolons, and in a stroke the points that the pen joins
-smoothly. A point is `x,y` or `x,y,dx,dy` in hundredths of a digit's height: y points down, and
-each drawing moves the point by up to `dx` and `dy` either way. `oval:x,y,rx,ry,start,end` is a
-part of an ellipse, from one angle to another in degrees: 0 is right, 90 is down.
+A style is a string of strokes separated by semicolons; a stroke is a list of points, joined by a
+smooth curve. A point is `x,y` or `x,y,dx,dy` in hundredths of a digit's height: y points down, and
+each drawing moves the point by up to `dx` and `dy` either way. `oval:x,y,rx,ry,start,end` is an
+arc of an ellipse, from one angle to another in degrees: 0 is right, 90 is down.
 """
 
 import functools
@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-# In each of them, first what is usual, then styles of other schools: a 0 with a tail, a 1 like an
-# upside-down V, a looped 2, an open 4, a 5 whose bar stands apart, a 9 like a P.
+# The usual styles come first, then those of other schools: a 0 with a tail, a 1 like an
+# upside-down V, a looped 2, an open 4, a 5 with a detached bar, a 9 like a P.
 DIGITS = {
     "0": (
         "oval:40,50,32,50,-80,275",
@@ -99,7 +99,8 @@ DIGITS = {
     ),
 }
 
-# No digits, whatever they look like. What closes and divides amounts: dots, dashes, `=`, `.-`.
+# Marks are never digits, even if they look like one. These end and separate amounts: dots,
+# dashes, `=`, `.-`.
 USUAL_MARKS = (
     "0,0 3,4,2,2",
     "5,0 8,9 -2,28,5,10",
@@ -134,12 +135,13 @@ MARKS = (
 
 
 def drawn(style: str, random: np.random.Generator, jitter: float = 0.015) -> list[np.ndarray]:
-    """One drawing of a style: the paths of its strokes, each `(P, 2)` float, x before y.
+    """Draws a style once: the paths of its strokes, each `(P, 2)` float, x before y, in heights.
 
     Args:
         style: As in `DIGITS` and `MARKS`.
-        random: Where the drawing's own shape comes from.
-        jitter: Standard deviation of what moves every point besides its own spread.
+        random: Generator of the variation.
+        jitter: Standard deviation of every point's offset, in heights, in addition
+            to the point's own range.
     """
     paths = []
     for points in _strokes(style):
@@ -149,7 +151,12 @@ def drawn(style: str, random: np.random.Generator, jitter: float = 0.015) -> lis
 
 
 def smooth(points: np.ndarray, steps: int = 8) -> np.ndarray:
-    """A Catmull-Rom spline through `(P, 2)` points: `(Q, 2)`, the points among them."""
+    """A Catmull-Rom spline `(Q, 2)` that interpolates the points `(P, 2)`.
+
+    Args:
+        points: `(P, 2)` float.
+        steps: Points of the spline per segment.
+    """
     if len(points) < 3:
         return points
     ends = 2 * points[[0, -1]] - points[[1, -2]]
@@ -167,14 +174,14 @@ def smooth(points: np.ndarray, steps: int = 8) -> np.ndarray:
 
 @functools.cache
 def _strokes(style: str) -> list[np.ndarray]:
-    """Each stroke as `(P, 4)`: x, y and their spreads, in heights."""
+    """The points of each stroke, `(P, 4)`: x, y and their ranges, in heights."""
     return [
         np.vstack([_points(word) for word in stroke.split()]) / 100 for stroke in style.split(";")
     ]
 
 
 def _points(word: str) -> np.ndarray:
-    """`(P, 4)` in hundredths."""
+    """The points of one word of a stroke, `(P, 4)`, in hundredths of a height."""
     kind, _, values = word.rpartition(":")
     numbers = [float(value) for value in values.split(",")]
     if kind != "oval":

@@ -1,4 +1,4 @@
-"""Models that a server runs, over the network."""
+"""Models on a server, over the network."""
 
 import re
 
@@ -11,18 +11,21 @@ _EXAMPLES = "http://localhost:8501/v1/models/digitnet or http://localhost:8000/v
 
 
 def is_address(where: str) -> bool:
+    """Whether a model's name is a URL."""
     return where.lower().startswith(("http://", "https://"))
 
 
 def open_server(address: str) -> Runtime:
-    """Connects to a served model, as TF Serving's `/v1/` or the V2 protocol's `/v2/` names it.
+    """Connects to a served model at a URL of TF Serving (`/v1/`) or the V2 protocol (`/v2/`).
 
-    Every request has `transport.TIMEOUT_SECONDS` to connect and as many to be
-    answered, and `transport.TRIES` tries where the server is down, slow or busy.
+    Every request may take `transport.TIMEOUT_SECONDS` to connect and as many
+    again for the answer, and is tried `transport.TRIES` times if the server is
+    down, slow or busy.
 
     Raises:
-        DigitNetError: The address is no model's, nobody answers, or what
-            answers is another model. `predict_batch` raises the same.
+        DigitNetError: The URL is not that of a model, the server does not
+            answer, or it serves another kind of model. `predict_batch` raises
+            the same.
     """
     server = require_address(address)
     protocol = open_inference if "/v2/models/" in server.url else tf_serving
@@ -30,10 +33,10 @@ def open_server(address: str) -> Runtime:
 
 
 def require_address(address: str) -> Server:
-    """The model that an address names, without what may follow it; nothing is sent there.
+    """Parses the URL of a model, dropping `:predict` or `/infer`; sends nothing.
 
     Raises:
-        DigitNetError: It is no model's.
+        DigitNetError: The URL is not that of a model.
     """
     model = address.rstrip("/").removesuffix(":predict").removesuffix("/infer")
     return require_server(model, _PATHS, _EXAMPLES)

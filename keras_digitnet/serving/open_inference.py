@@ -1,7 +1,7 @@
-"""A model behind the Open Inference Protocol (V2): in Triton, KServe, MLServer and others.
+"""A client of the Open Inference Protocol (V2), which Triton, KServe, MLServer and others speak.
 
-Its forms are those of https://github.com/kserve/open-inference-protocol. Raw bytes instead of
-numbers in JSON are an extension that a server lists where it has it: `binary_tensor_data` of
+Requests and answers follow https://github.com/kserve/open-inference-protocol. Servers may offer
+the extension `binary_tensor_data`, raw bytes instead of numbers in JSON, of
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
 
@@ -23,9 +23,13 @@ _LABELS, _NUMBERS = ("INT32", "INT64"), ("FP32",)
 
 
 def open_model(server: Server) -> Runtime:
-    """The model, once it has answered for an empty image.
+    """Opens the model after a request with one black image.
 
-    The answer tells what the outputs are, since the metadata may be empty.
+    The outputs are taken from the answer, since the metadata may be empty.
+
+    Raises:
+        DigitNetError: The server does not answer, or the model is neither a
+            classifier nor a reader.
     """
     metadata, _ = server.ask(server.url)
     inputs = _declared_inputs(server, metadata)
@@ -68,17 +72,17 @@ def _declared_inputs(server: Server, metadata: Any) -> Signature:
 
 
 def speaks_binary(server: Server) -> bool:
-    """Whether the server lists the extension."""
+    """Whether the server lists the extension `binary_tensor_data`."""
     try:
         about, _ = server.ask(urllib.parse.urljoin(server.url, "/v2"))
-    except RefusedError:  # a gateway may let nothing through but the model
+    except RefusedError:  # a gateway may expose only the model
         return False
     extensions = about.get("extensions") if isinstance(about, dict) else None
     return isinstance(extensions, list) and "binary_tensor_data" in extensions
 
 
 def _infer(server: Server, images: np.ndarray, binary: bool) -> dict[str, np.ndarray]:
-    """Every output by its name; labels are `(N,)` int64, all else is float32."""
+    """The outputs by name; labels are `(N,)` int64, all others float32."""
     tensor: dict[str, Any] = {"name": "images", "shape": images.shape, "datatype": "UINT8"}
     url = f"{server.url}/infer"
     if binary:
@@ -97,7 +101,7 @@ def _infer(server: Server, images: np.ndarray, binary: bool) -> dict[str, np.nda
 
 
 def _outputs(answer: Any, raw: bytes) -> dict[str, np.ndarray]:
-    """What an answer holds, its raw bytes in the order of the outputs that have none in JSON."""
+    """The arrays of an answer; `raw` holds those without JSON data, one after the other."""
     arrays = {}
     for output in answer["outputs"]:
         name, datatype, shape = str(output["name"]), output["datatype"], output["shape"]
@@ -113,7 +117,7 @@ def _outputs(answer: Any, raw: bytes) -> dict[str, np.ndarray]:
             array, raw = np.frombuffer(raw[:size], dtype), raw[size:]
         array = array.reshape(shape)
         if name == "label":
-            # A server that batches gives each row a dimension: (N, 1).
+            # Servers that batch add a dimension: (N, 1).
             array = (array[:, 0] if array.shape[1:] == (1,) else array).astype(np.int64)
         arrays[name] = array
     return arrays

@@ -1,8 +1,4 @@
-"""A model behind TF Serving's REST interface.
-
-The forms of its requests, answers and errors are those of
-https://www.tensorflow.org/tfx/serving/api_rest.
-"""
+"""A client of TF Serving's REST API (https://www.tensorflow.org/tfx/serving/api_rest)."""
 
 import json
 import re
@@ -17,7 +13,12 @@ PATH = re.compile(r"/v1/models/[\w.-]+(/(versions|labels)/[\w.-]+)?", re.ASCII)
 
 
 def open_model(server: Server) -> Runtime:
-    """The model, once its metadata are a classifier's or a reader's."""
+    """Opens the model after checking its metadata.
+
+    Raises:
+        DigitNetError: The server does not answer, or the model is neither a
+            classifier nor a reader.
+    """
     metadata, _ = server.ask(f"{server.url}/metadata")
     outputs, num_classes = checked_outputs(server.url, *_signature(server, metadata))
 
@@ -30,7 +31,7 @@ def open_model(server: Server) -> Runtime:
 
 
 def _signature(server: Server, metadata: Any) -> tuple[Signature, Signature]:
-    """Inputs and outputs."""
+    """The inputs and outputs of `serving_default`."""
     try:
         signatures = metadata["metadata"]["signature_def"]["signature_def"]
         signature = signatures["serving_default"]

@@ -1,4 +1,4 @@
-"""JSON over HTTP: addresses, credentials, deadlines, tries, limits, and failures in one line."""
+"""JSON over HTTP: addresses, credentials, deadlines, retries, size limits and errors."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ import numpy as np
 from keras_digitnet.errors import DigitNetError, first_line, without_credentials
 
 AUTHORIZATION = "KERAS_DIGITNET_AUTHORIZATION"
-# How long the JSON is in a request or an answer where raw bytes follow it.
+# The header with the length of the JSON in a body where raw bytes follow it.
 JSON_LENGTH = "Inference-Header-Content-Length"
 TIMEOUT_SECONDS = 10.0
 TRIES = 3
@@ -27,27 +27,27 @@ PAUSE_SECONDS = 0.5
 
 _JSON = {"Content-Type": "application/json"}
 _MOST_BYTES = 1 << 26
-# Busy, or between two versions; anything else stays as it is.
-_WORTH_ANOTHER_TRY = {429, 502, 503, 504}
+# Statuses of a server that is busy or switches versions; others are permanent.
+_RETRIED_STATUSES = {429, 502, 503, 504}
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 class RefusedError(DigitNetError):
-    """The server answers that it will not."""
+    """The server answered with an error."""
 
 
 class _BusyError(Exception):
-    """Another try may help."""
+    """A failure that may be temporary."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a model is served.
+    """The address of a served model.
 
     Attributes:
-        url: Of the model, such as `http://localhost:8501/v1/models/digitnet`,
-            without credentials: messages name it.
-        authorization: The header of that name; empty for none.
+        url: The model's URL, such as `http://localhost:8501/v1/models/digitnet`,
+            without credentials, for messages too.
+        authorization: The `Authorization` header; empty for none.
     """
 
     url: str
@@ -56,11 +56,15 @@ class Server:
     def ask(
         self, url: str, body: bytes | None = None, headers: Mapping[str, str] = _JSON
     ) -> tuple[Any, bytes]:
-        """The JSON that the server answers with, and the raw bytes behind it.
+        """Sends a request, GET without a body and else POST, and retries temporary failures.
+
+        Returns:
+            The JSON of the answer, and the raw bytes that follow it.
 
         Raises:
             RefusedError: The server answers with an error.
-            DigitNetError: There is no such answer in time, after `TRIES` tries.
+            DigitNetError: There is no answer in time after `TRIES` tries, or it
+                is not JSON or too large.
         """
         for attempt in range(1, TRIES + 1):
             try:
@@ -81,7 +85,7 @@ class Server:
             raise DigitNetError(f"{url}: expected JSON; received: {received!r}") from None
 
     def error(self, expected: str, answer: Any) -> DigitNetError:
-        """What to raise for JSON that is not what was expected."""
+        """The exception for JSON of an unexpected form."""
         text = self._hiding(json.dumps(answer).encode()).decode()
         text = text if len(text) <= 200 else f"{text[:200]} ..."
         return DigitNetError(f"{self.url}: expected {expected}; received: {text}")
@@ -89,7 +93,7 @@ class Server:
     def _fetch(
         self, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[bytes, str | None]:
-        """The body of an answer, and what its header says of the JSON's length."""
+        """The body of an answer, and the header with the length of its JSON."""
         parts = urllib.parse.urlsplit(url)
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
@@ -110,20 +114,18 @@ class Server:
         finally:
             connection.close()
         if len(content) > _MOST_BYTES:
-            raise DigitNetError(
-                f"{url}: expected at most {_MOST_BYTES:,} bytes; received: more than that."
-            )
+            raise DigitNetError(f"{url}: expected at most {_MOST_BYTES:,} bytes; received: more.")
         if response.status == http.HTTPStatus.OK:
             return content, response.getheader(JSON_LENGTH)
         answer = f"status {response.status}, {_reason(self._hiding(content))}"
-        if response.status in _WORTH_ANOTHER_TRY:
+        if response.status in _RETRIED_STATUSES:
             raise _BusyError(answer)
         if response.status == http.HTTPStatus.UNAUTHORIZED:
             answer += f". Put credentials into the address, or into {AUTHORIZATION}."
         raise RefusedError(f"{url}: expected an answer; received: {answer}")
 
     def _hiding(self, content: bytes) -> bytes:
-        """What came, without the credentials, which a server may repeat."""
+        """The content with the credentials masked, which a server may echo."""
         scheme, _, token = self.authorization.rpartition(" ")
         secrets = {token}
         if scheme.lower() == "basic":
@@ -136,10 +138,16 @@ class Server:
 
 
 def require_server(address: str, paths: re.Pattern[str], example: str) -> Server:
-    """What an address names, if its path is a model's; nothing is sent there.
+    """Parses the URL of a model; sends nothing.
+
+    Args:
+        address: The URL, possibly with `name:password@`.
+        paths: The paths that models have.
+        example: Valid URLs, for the message.
 
     Raises:
-        DigitNetError: It is no model's, or what the environment holds is no header.
+        DigitNetError: The URL is not that of a model, or the environment
+            variable `AUTHORIZATION` is not a valid header.
     """
     try:
         parts = urllib.parse.urlsplit(address)
@@ -157,7 +165,7 @@ def require_server(address: str, paths: re.Pattern[str], example: str) -> Server
 
 
 def _authorization(credentials: str) -> str:
-    """The header for `name:password` of an address, else that of the environment."""
+    """The header for `name:password` of a URL, else that of the environment."""
     if credentials:
         name, _, password = credentials.partition(":")
         text = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
@@ -172,18 +180,18 @@ def _authorization(credentials: str) -> str:
 
 
 def exactly(values: Any, dtype: np.dtype | type[np.generic]) -> np.ndarray:
-    """Lists of JSON as an array.
+    """Converts lists of JSON to an array without losing precision.
 
     Raises:
-        TypeError: They hold something else, such as a fraction for an integer.
-        ValueError: They are of unequal length.
+        TypeError: A value is of another kind, such as a fraction for an integer.
+        ValueError: The lists are of unequal length.
     """
     return np.array(values).astype(dtype, casting="same_kind")
 
 
 @contextlib.contextmanager
 def _deadline(connection: socket.socket, late: threading.Event) -> Iterator[None]:
-    """Hangs up after `TIMEOUT_SECONDS`; a socket's own time-out starts again with every byte."""
+    """Closes the connection after `TIMEOUT_SECONDS`, since a socket's timeout is per read."""
 
     def hang_up() -> None:
         late.set()
@@ -200,7 +208,7 @@ def _deadline(connection: socket.socket, late: threading.Event) -> Iterator[None
 
 
 def _reason(content: bytes) -> str:
-    """What the server says in `{"error": ...}`, else the beginning of what came."""
+    """The server's message in `{"error": ...}`, else the start of the body."""
     try:
         return " ".join(str(json.loads(content)["error"]).split())[:300]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Runs an ONNX file in MLServer; model-settings.json says which."""
+"""Runs the ONNX file that model-settings.json names in MLServer."""
 
 import os
 
@@ -12,13 +12,17 @@ from mlserver.utils import get_model_uri
 
 
 class DigitNet(MLModel):
+    """A classifier or reader in ONNX Runtime."""
+
     async def load(self) -> bool:
+        """Opens the model."""
         path = await get_model_uri(self.settings)
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Computes all outputs for the images of a request."""
         images = NumpyCodec.decode_input(payload.inputs[0])
         outputs = self._session.run(self._names, {"images": images})
         encoded = list(map(NumpyCodec.encode_output, self._names, outputs))

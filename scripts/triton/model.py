@@ -1,4 +1,4 @@
-"""Runs `network.onnx`, which lies beside it, for a Triton that has only the Python backend."""
+"""Runs the `network.onnx` beside it, for a Triton that has only the Python backend."""
 
 import json
 import os
@@ -13,7 +13,10 @@ import triton_python_backend_utils as triton
 
 
 class TritonPythonModel:
+    """A classifier or reader in ONNX Runtime."""
+
     def initialize(self, arguments: dict[str, str]) -> None:
+        """Opens the model."""
         version_dir = Path(arguments["model_repository"], arguments["model_version"])
         self._session = onnxruntime.InferenceSession(
             str(version_dir / "network.onnx"), providers=["CPUExecutionProvider"]
@@ -22,7 +25,7 @@ class TritonPythonModel:
         self._names = [output["name"] for output in config["output"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """An answer for each request; those that wait together are computed together."""
+        """Computes the requests as one batch and returns one response each."""
         batches = [triton.get_input_tensor_by_name(r, "images").as_numpy() for r in requests]
         ends = np.cumsum([len(batch) for batch in batches])[:-1]
         outputs = self._session.run(self._names, {"images": np.concatenate(batches)})
