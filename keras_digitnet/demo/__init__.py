@@ -47,6 +47,8 @@ def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
             f"{host}:{port}: expected a free address of this machine; received: {error}. "
             "Name others with --host and --port."
         ) from None
+    # A damaged form is its sender's business.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         build_app(team),
         lifespan="off",

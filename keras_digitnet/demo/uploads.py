@@ -58,7 +58,11 @@ async def receive_picture(request: Request) -> NamedBytes:
     except HTTPException as error:
         if error.status_code == 413:
             await _discard_rest(request)
-        raise
+        if error.status_code != 400:
+            raise
+        raise HTTPException(
+            400, f"picture: expected a form with one file; received: {error.detail}"
+        ) from None
 
 
 async def _received(request: Request) -> NamedBytes:
