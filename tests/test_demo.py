@@ -162,9 +162,10 @@ def test_what_is_drawn_with_a_finger_is_read(open_page: Open) -> None:
     "strokes",
     [
         [[(0.5, 0.5)]],
+        [[(0.13 * step, 0.2 + 0.6 * (step % 2)) for step in range(13)]],
         [[(0.1, 0.5), (0.9, 0.2), (0.1, 0.8), (0.9, 0.1), (0.2, 0.9), (0.9, 0.6), (0.1, 0.3)] * 2],
     ],
-    ids=["dot", "scribble"],
+    ids=["dot", "zigzag", "scribble"],
 )
 def test_what_is_no_digit_is_none(open_page: Open, strokes: Strokes) -> None:
     page = open_page()

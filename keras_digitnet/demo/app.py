@@ -34,6 +34,7 @@ _POLICY = (
 )
 # Pictures that are read at once: each takes all processors, and may take half a gigabyte.
 _AT_ONCE = 2
+_DOUBTFUL = 0.5  # what is less probable is shown as ?, and a picture of nothing else as one without
 _PREVIEW = 1600  # pixels of the longer side of the picture that the page shows
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -164,11 +165,13 @@ def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
     """A reading with what the page shows besides: probabilities, crops, and the picture."""
     try:
         shown = _preview(picture) if preview else {}
-        reading = read(picture, team)
+        reading = read(picture, team, _DOUBTFUL)
     except NoDigitError:
         reading = Reading("", 0.0, ())
     except DigitNetError as error:
         return {"error": str(error)}
+    if all(digit.label == "?" for digit in reading.digits):  # a scribble
+        reading = Reading("", 0.0, ())
     said = FileReading(str(picture), reading).to_json()
     for row, digit in zip(said["digits"], reading.digits, strict=True):
         row["probabilities"] = dict(zip(team.classes, map(float, digit.probabilities), strict=True))
