@@ -121,15 +121,14 @@ def demo(
     Example: keras-digitnet demo --model small
     """
     with messages(quiet, as_json=False):
-        from keras_digitnet.environment import import_extra
         from keras_digitnet.inference import find_model, load
 
         if model:
             find_model(model, backend)
-        import_extra("gradio", "demo")
-        from keras_digitnet.demo import serve
+        from keras_digitnet.demo import require_packages, serve
         from keras_digitnet.reader import team
 
+        require_packages()  # before the model is loaded, which takes longer
         serve(team(load(model, backend) if model else None, backend=backend), host, port)
 
 

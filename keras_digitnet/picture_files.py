@@ -75,6 +75,11 @@ def is_decoded(path: str | Path) -> bool:
     return kind in _DECODED_KINDS if kind else os.path.splitext(path)[1].lower() in _READ  # noqa: PTH122
 
 
+def can_decode(start: bytes) -> bool:
+    """Whether what begins with these bytes, 512 at least, is a picture of a kind read here."""
+    return kind_of(start) in _DECODED_KINDS
+
+
 def first_bytes(path: str | Path) -> bytes:
     """The first 512 bytes of a file; empty if it is unreadable or a pipe."""
     try:

@@ -1,11 +1,12 @@
 """Pictures of digits: where each is, and what it says."""
 
 import functools
+import io
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,11 @@ _WEIGHT = 0.2
 # Height of a digit that is alone in its picture, as a share of the longer side, at least as a rule.
 _LARGE = 1 / 5
 _LEAST = 1e-4  # what a probability counts as at least, so that neither overrules the other
+_MOST_SHOWN = 1600  # pixels of the longer side of what a notebook shows, and stores
+
+
+class NoDigitError(DigitNetError):
+    """The picture can be read and has no digit."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +46,49 @@ class Digit:
         alternatives: The next most probable classes and their probabilities.
         box: Left, top, width and height in pixels of the upright picture.
         image: `(28, 28)` uint8, the digit in MNIST's form.
+        probabilities: `(C,)` float64 of the model's classes: that a digit is
+            there and of that class.
     """
 
     label: str
     confidence: float
     alternatives: tuple[tuple[str, float], ...]
     box: tuple[int, int, int, int]
-    image: np.ndarray
+    image: np.ndarray = field(repr=False)
+    probabilities: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture says.
+    """What a picture says; a notebook shows it on the picture.
 
     Attributes:
         text: The digits, a line of text a line, in reading order.
         confidence: The probability that all of them are right, if each is on its own.
         digits: Each digit, in the order of the text.
+        picture: What was read, as it was given. Pickles and copies go without it.
     """
 
     text: str
     confidence: float
     digits: tuple[Digit, ...]
+    picture: "Picture | None" = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "picture": None}
+
+    def _repr_png_(self) -> bytes | None:
+        """The annotated picture for a notebook; `None` if it cannot be opened any more."""
+        if self.picture is None:
+            return None
+        try:
+            drawn = annotate(self.picture, self)
+        except DigitNetError:
+            return None
+        drawn.thumbnail((_MOST_SHOWN, _MOST_SHOWN))
+        content = io.BytesIO()
+        drawn.save(content, "PNG")
+        return content.getvalue()
 
 
 @dataclass(frozen=True)
@@ -186,7 +213,7 @@ def read(
             longer side.
 
     Raises:
-        DigitNetError: It is no picture, or there is no digit in it.
+        DigitNetError: It is no picture, or (`NoDigitError`) there is no digit in it.
     """
     reading_team = team(model)
     grey = read_grey(picture)
@@ -200,7 +227,7 @@ def read(
     )
     labels = iter(digits)
     text = "\n".join("".join(next(labels).label for _ in line) for line in lines)
-    return Reading(text, math.prod(digit.confidence for digit in digits), digits)
+    return Reading(text, math.prod(digit.confidence for digit in digits), digits, picture)
 
 
 def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndarray:
@@ -282,8 +309,8 @@ def _find(
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 
-def _nothing(picture: "Picture", grey: np.ndarray) -> DigitNetError:
-    return DigitNetError(
+def _nothing(picture: "Picture", grey: np.ndarray) -> NoDigitError:
+    return NoDigitError(
         f"{name_of(picture)}: no digit found: expected digits that stand out from their paper; "
         f"received: {described(grey)} without one."
     )
@@ -293,8 +320,8 @@ def _digit(
     found: Found, probabilities: np.ndarray, classes: tuple[str, ...], min_confidence: float
 ) -> Digit:
     assert found.character is not None
-    order = np.argsort(-probabilities)
-    ranked = [(classes[index], found.presence * float(probabilities[index])) for index in order]
+    present = found.presence * probabilities.astype(np.float64)
+    ranked = [(classes[index], float(present[index])) for index in np.argsort(-present)]
     label, confidence = ranked[0]
     left, top, right, bottom = found.character.box
     return Digit(
@@ -303,23 +330,31 @@ def _digit(
         tuple(ranked[1:3]),
         (round(left), round(top), round(right - left), round(bottom - top)),
         found.image,
+        present,
     )
 
 
 def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
-    """The picture in colour with each digit's box, label and confidence drawn on it."""
+    """The picture in colour with each digit's box, label and confidence drawn on it.
+
+    The lines are thin and run outside the boxes, so that no stroke is hidden.
+    """
     from PIL import ImageDraw, ImageFont
 
     drawn = open_upright(picture)
     pen = ImageDraw.Draw(drawn)
     for digit in reading.digits:
         left, top, width, height = digit.box
-        line = max(1, height // 40)
-        pen.rectangle((left, top, left + width, top + height), outline="red", width=line)
+        line = max(1, height // 60)
+        away = line + max(1, height // 30)
+        left, top = max(left - away, 0), max(top - away, 0)
+        right = min(digit.box[0] + width - 1 + away, drawn.width - 1)
+        bottom = min(digit.box[1] + height - 1 + away, drawn.height - 1)
+        pen.rectangle((left, top, right, bottom), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
         size = max(10, height // 6)  # narrow neighbours leave room for no more
         # Above the digit, else under it; over it only where the picture ends on both sides.
-        fits_under = top < size and top + height + size <= drawn.height
-        y, anchor = (top + height, "la") if fits_under else (top, "lb" if top >= size else "la")
+        fits_under = top < size and bottom + size < drawn.height
+        y, anchor = (bottom + 1, "la") if fits_under else (top, "lb" if top >= size else "la")
         pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
     return drawn

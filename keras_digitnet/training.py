@@ -68,6 +68,11 @@ class Run:
     def model_path(self) -> Path:
         return self.folder.model_path
 
+    def _repr_png_(self) -> bytes | None:
+        """The curves for a notebook; `None` if their file is gone."""
+        path = self.folder.curves_path
+        return path.read_bytes() if path.is_file() else None
+
 
 class TrainingInterrupted(Interrupted):
     """Ctrl-C or SIGTERM came; the message says what was kept and how to go on."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patience import patience
+from web_page import RunningPage, running_page
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -133,6 +134,13 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     export_model(trained, folder, EXPORT_FORMATS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[RunningPage]:
+    """The web page; tests that ask it are of one `xdist_group`, "demo", to share the server."""
+    with running_page(ends_within=30) as page:
+        yield page
 
 
 @pytest.fixture

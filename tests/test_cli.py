@@ -145,7 +145,7 @@ def test_a_mistake_is_found_before_anything_slow_is_imported(
         "try:\n"
         "    app(sys.argv[1:])\n"
         "except SystemExit as end:\n"
-        "    slow = ('keras', 'tensorflow', 'jax', 'torch', 'onnxruntime', 'gradio')\n"
+        "    slow = ('keras', 'tensorflow', 'jax', 'torch', 'onnxruntime', 'fastapi')\n"
         "    print(end.code, [name for name in slow if name in sys.modules], file=sys.stderr)\n"
     )
     child = subprocess.run(

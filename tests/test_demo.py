@@ -1,28 +1,33 @@
 """The web page, in a real browser on a real server."""
 
+import contextlib
 import shutil
-import socket
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from patience import patience
-from PIL import Image, ImageDraw
-from web_page import MOST_SECONDS, ask, running_page, started_page
+from PIL import Image
+from web_page import MOST_SECONDS, RunningPage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SEVEN = [(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]
+DESKTOP, PHONE = (1280, 800), (390, 844)
+FOUR = [[(0.35, 0.15), (0.25, 0.55), (0.75, 0.55)], [(0.62, 0.3), (0.6, 0.88)]]
+SEVEN = [[(0.25, 0.2), (0.75, 0.18), (0.42, 0.87)]]
+HINT = "Write on the pad: one digit or many, of any size."
+EXAMPLES = {
+    "Amount on a cheque": "1250",
+    "Cells of a table": "3810462\n759216",
+    "Numbers on ruled lines": "20743\n8506",
+    "Number on a blackboard": "364",
+}
 
 pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
 
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running_page(ends_within=30) as (address, _):
-        yield address
+Strokes = Sequence[Sequence[tuple[float, float]]]
+Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -36,89 +41,245 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(address: str, browser: Any) -> Iterator[Any]:
-    """The page, opened; it must ask no other machine for anything."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(1000 * patience(MOST_SECONDS))
+def open_page(served: RunningPage, browser: Any) -> Iterator[Open]:
+    """Opens the page; it must ask no other host for anything, and log no error."""
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(address)
-    page.wait_for_selector("canvas")
-    yield page
-    page.close()
-    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    logged: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def open_it(size: tuple[int, int] = DESKTOP, scheme: str = "light", **more: Any) -> Any:
+            context = browser.new_context(
+                viewport={"width": size[0], "height": size[1]},
+                color_scheme=scheme,
+                has_touch=size == PHONE,
+                is_mobile=size == PHONE,
+                **more,
+            )
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(1000 * patience(MOST_SECONDS))
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: logged.append(f"{message.type}: {message.text}"))
+            page.on("pageerror", lambda error: logged.append(str(error)))
+            page.goto(served.address)
+            return page
+
+        yield open_it
+    assert asked
+    assert not [url for url in asked if not url.startswith((served.address, "data:"))]
+    assert logged == []
 
 
-@pytest.fixture
-def number(tmp_path: Path) -> Path:
-    """A picture of two drawn sevens."""
-    sheet = Image.new("L", (560, 280), "white")
-    for left in (0, 240):
-        points = [(left + 280 * x, 280 * y) for x, y in SEVEN]
-        ImageDraw.Draw(sheet).line(points, fill="black", width=16)
-    sheet.save(tmp_path / "number.png")
-    return tmp_path / "number.png"
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo of one number, twice as high as it is wide."""
+    photo = Image.new("RGB", (400, 800), (236, 232, 220))
+    with Image.open(ROOT / "scripts" / "page.jpg") as page:
+        photo.paste(page.crop((40, 0, 440, 130)), (0, 300))
+    path = tmp_path_factory.mktemp("photos") / "portrait.jpg"
+    photo.save(path)
+    return path
 
 
-def test_a_drawn_stroke_becomes_its_digit_and_goes_with_it(page: Any) -> None:
-    canvas = page.locator("canvas").first
-    page.wait_for_timeout(1000 * patience(1))  # the canvas scales itself to its place
-    box = canvas.bounding_box()
-    left, top = box["x"] + box["width"] / 2 - 130, box["y"] + box["height"] / 2 - 130
-    points = [(left + 260 * x, top + 260 * y) for x, y in SEVEN]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for point in points[1:]:
-        page.mouse.move(*point, steps=8)
-    page.mouse.up()
-    label = page.get_by_test_id("label-output-value")
-    label.wait_for()
-    assert label.inner_text().strip() == "7"
-    assert page.get_by_test_id("7-confidence-set").count() == 1  # a bar
-    page.get_by_label("Clear canvas").first.click()
-    label.wait_for(state="detached")
+def points(page: Any, strokes: Strokes, left: float, top: float, side: float) -> Strokes:
+    """Strokes in a square on the pad, which is told in the pad's sides, as points of the page."""
+    pad = page.locator("canvas").bounding_box()
+    x0, y0 = pad["x"] + left * pad["width"], pad["y"] + top * pad["height"]
+    side *= pad["height"]
+    return [[(x0 + x * side, y0 + y * side) for x, y in stroke] for stroke in strokes]
 
 
-def test_an_example_is_one_click_away(page: Any) -> None:
-    page.locator(".gallery-item").nth(1).click()
-    label = page.get_by_test_id("label-output-value")
-    label.wait_for()
-    assert label.inner_text().strip() == "4"
+def draw(page: Any, strokes: Strokes, *place: float) -> None:
+    for stroke in points(page, strokes, *place):
+        page.mouse.move(*stroke[0])
+        page.mouse.down()
+        for point in stroke[1:]:
+            page.mouse.move(*point, steps=6)
+        page.mouse.up()
 
 
-def test_an_upload_becomes_its_number_and_a_broken_one_a_message(
-    page: Any, number: Path, tmp_path: Path
+def touch(page: Any, strokes: Strokes, *place: float) -> None:
+    fingers = page.context.new_cdp_session(page)
+    for stroke in points(page, strokes, *place):
+        for index, (x, y) in enumerate(stroke):
+            kind = "touchMove" if index else "touchStart"
+            fingers.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            )
+        fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def text_is(panel: Any, text: str) -> None:
+    """Waits until that is what a panel says."""
+    from playwright.sync_api import expect
+
+    expect(panel.get_by_role("status")).to_have_text(
+        text, timeout=1000 * patience(MOST_SECONDS), use_inner_text=True
+    )
+
+
+def upload(page: Any, path: Path) -> None:
+    page.get_by_label("Choose a picture").set_input_files(path)
+
+
+def test_what_is_drawn_with_a_mouse_is_read(open_page: Open) -> None:
+    page = open_page()
+    panel = page.locator("#draw")
+    text_is(panel, HINT)
+    draw(page, FOUR, 0.1, 0.1, 0.5)
+    draw(page, SEVEN, 0.55, 0.4, 0.4)
+    text_is(panel, "47")
+    pad = page.locator("canvas").bounding_box()
+    boxes = [box.bounding_box() for box in panel.locator(".box").all()]
+    assert boxes[0]["x"] + boxes[0]["width"] < pad["x"] + 0.55 * pad["width"] < boxes[1]["x"] + 60
+    assert panel.get_by_role("listitem").count() == 10
+    assert panel.get_by_alt_text("Digit 1, cut out and centred").is_visible()
+    panel.get_by_role("button", name="7").click()
+    panel.get_by_role("heading", name="Probabilities of digit 2").wait_for()
+    middle = boxes[0]["x"] + boxes[0]["width"] / 2, boxes[0]["y"] + boxes[0]["height"] / 2
+    page.mouse.click(*middle)  # on the 4 itself, where it draws nothing
+    panel.get_by_role("heading", name="Probabilities of digit 1").wait_for()
+    text_is(panel, "47")
+    page.get_by_role("button", name="Clear").click()
+    text_is(panel, HINT)
+    assert panel.locator(".box").count() == 0
+    draw(page, SEVEN, 0.3, 0.2, 0.6)  # at once, no tool to be chosen first
+    text_is(panel, "7")
+
+
+def test_what_is_drawn_with_a_finger_is_read(open_page: Open) -> None:
+    page = open_page(PHONE, "dark")
+    panel = page.locator("#draw")
+    touch(page, SEVEN, 0.1, 0.1, 0.7)
+    text_is(panel, "7")
+    page.get_by_role("button", name="Undo").tap()
+    text_is(panel, HINT)
+    touch(page, FOUR, 0.3, 0.1, 0.7)
+    text_is(panel, "4")
+
+
+@pytest.mark.parametrize(
+    "strokes",
+    [
+        [[(0.5, 0.5)]],
+        [[(0.13 * step, 0.2 + 0.6 * (step % 2)) for step in range(13)]],
+        [[(0.1, 0.5), (0.9, 0.2), (0.1, 0.8), (0.9, 0.1), (0.2, 0.9), (0.9, 0.6), (0.1, 0.3)] * 2],
+    ],
+    ids=["dot", "zigzag", "scribble"],
+)
+def test_what_is_no_digit_is_none(open_page: Open, strokes: Strokes) -> None:
+    page = open_page()
+    draw(page, strokes, 0.3, 0.2, 0.5)
+    text_is(page.locator("#draw"), "No digit found.")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_portrait_photo_leaves_its_table_in_sight(
+    open_page: Open, portrait: Path, size: tuple[int, int]
 ) -> None:
+    page = open_page(size)
     page.get_by_role("tab", name="Photo").click()
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(number.read_bytes()[:100])
-    upload = page.locator("input[type=file][accept='image/*']").last
-    upload.set_input_files(broken)
-    page.get_by_text("broken.png: expected an image; received: ").wait_for()
-    page.get_by_label("Clear").locator("visible=true").first.click()
-    page.locator("input[type=file][accept='image/*']").last.set_input_files(number)
-    text = page.locator("textarea:visible")
-    deadline = time.monotonic() + patience(MOST_SECONDS)
-    while text.input_value() != "77" and time.monotonic() < deadline:
-        page.wait_for_timeout(100)
-    assert text.input_value() == "77"
-    assert page.get_by_role("gridcell").count() >= 2 or page.locator("td").count() >= 2
+    panel = page.locator("#photo")
+    camera = panel.get_by_text("Take a picture")
+    assert camera.is_visible() == (size == PHONE)
+    assert camera.locator("input").get_attribute("capture") == "environment"
+    upload(page, portrait)
+    panel.get_by_role("table").wait_for()
+    assert panel.get_by_role("status").inner_text() == "20260714"
+    picture = panel.get_by_alt_text("The picture that was read").bounding_box()
+    assert picture["height"] <= 0.6 * size[1] + 1
+    assert picture["height"] == pytest.approx(2 * picture["width"], rel=0.02)
+    row = panel.get_by_role("table").get_by_role("button").first.bounding_box()
+    assert row["y"] + row["height"] < size[1]
+    assert panel.locator(".box").count() == 8
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_http_interface_of_the_readme(address: str, number: Path) -> None:
-    picture, text, table = ask(address, number)
-    with urllib.request.urlopen(picture["url"], timeout=patience(MOST_SECONDS)) as annotated:
-        assert Image.open(annotated).size == Image.open(number).size
-    assert text == "77"
-    assert len(table["data"]) == 2
+def test_a_refused_file_is_one_message_that_the_next_file_ends(
+    open_page: Open, portrait: Path, tmp_path: Path
+) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Photo").click()
+    panel = page.locator("#photo")
+    alert = panel.get_by_role("alert")
+    broken, huge = tmp_path / "broken.jpg", tmp_path / "huge.jpg"
+    broken.write_bytes(portrait.read_bytes()[:100])
+    huge.write_bytes(bytes(20_000_001))
+    upload(page, broken)
+    panel.get_by_text("broken.jpg: expected an image; received: ").wait_for()
+    upload(page, huge)
+    panel.get_by_text("huge.jpg: expected at most 20 MB; received: more.").wait_for()
+    assert "broken" not in alert.inner_text()
+    file = page.evaluate_handle(
+        """async () => {
+            const dropped = new DataTransfer();
+            const picture = await (await fetch("examples/blackboard.jpg")).blob();
+            dropped.items.add(new File([picture], "dropped.jpg"));
+            return dropped;
+        }"""
+    )
+    page.dispatch_event("body", "drop", {"dataTransfer": file})
+    text_is(panel, EXAMPLES["Number on a blackboard"])
+    assert alert.inner_text() == ""
 
 
-def test_a_taken_port_is_one_message() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with started_page(taken.getsockname()[1]) as server:
-            _, said = server.communicate(timeout=patience(MOST_SECONDS))
-    assert server.returncode == 2
-    assert said.startswith("Error: 127.0.0.1:")
-    assert said.count("\n") == 1
+def test_examples_are_one_click_away(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Photo").click()
+    examples = page.get_by_role("group", name="Examples").get_by_role("button")
+    assert examples.count() == len(EXAMPLES)
+    for name, text in EXAMPLES.items():
+        page.get_by_role("button", name=name).click()
+        text_is(page.locator("#photo"), text)
+
+
+def test_keys_are_enough(open_page: Open) -> None:
+    page = open_page()
+
+    def focused() -> str:
+        """What has the focus, which must be seen."""
+        focus = page.locator(":focus")
+        outlined = "element => getComputedStyle(element.closest('.file') ?? element).outlineWidth"
+        assert focus.evaluate(outlined) == "3px"
+        return str(
+            focus.evaluate("e => e.labels?.[0]?.innerText || e.innerText || e.children[0].alt")
+        )
+
+    def press(key: str) -> str:
+        page.keyboard.press(key)
+        return focused()
+
+    assert [press("Tab") for _ in range(3)] == ["Draw", "Undo", "Clear"]
+    assert press("Shift+Tab") == "Undo"
+    assert press("Shift+Tab") == "Draw"
+    assert press("ArrowRight") == "Photo"
+    assert page.get_by_role("tabpanel", name="Photo").is_visible()
+    assert not page.get_by_role("tabpanel", name="Draw").is_visible()
+    assert [press("Tab") for _ in range(2)] == ["Choose a picture", "Amount on a cheque"]
+    page.keyboard.press("Enter")
+    text_is(page.locator("#photo"), "1250")
+    assert [press("Shift+Tab") for _ in range(3)] == ["0", "5", "2"]
+    page.keyboard.press("Space")
+    page.get_by_role("heading", name="Probabilities of digit 2").wait_for()
+    assert page.locator(":focus").get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_keeps_anybody_out(open_page: Open, size: tuple[int, int], scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(size, scheme, bypass_csp=True)  # axe comes from outside
+
+    def violations() -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{each['impact']}: {each['id']}, {each['nodes'][0]['html']}" for each in found]
+
+    draw(page, SEVEN, 0.3, 0.2, 0.6)
+    text_is(page.locator("#draw"), "7")
+    assert violations() == []
+    page.get_by_role("tab", name="Photo").click()
+    assert violations() == []
+    page.get_by_role("button", name="Cells of a table").click()
+    page.locator("#photo").get_by_role("table").wait_for()
+    assert violations() == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from patience import patience
 from PIL import Image
-from web_page import ask, running_page
+from web_page import RunningPage, ask, running_page
 
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
@@ -42,8 +42,7 @@ def numbers(digits: Dataset, tmp_path: Path) -> dict[Path, str]:
 
 
 @pytest.fixture
-def page() -> Iterator[tuple[str, int]]:
-    """The page's address and the number of its process."""
+def page() -> Iterator[RunningPage]:
     with running_page(ends_within=120) as started:
         yield started
 
@@ -52,12 +51,11 @@ def page() -> Iterator[tuple[str, int]]:
     ("users", "seconds"), [(8, 4), pytest.param(32, 60, marks=pytest.mark.long)]
 )
 def test_the_page_answers_each_of_many_users_right(
-    numbers: dict[Path, str], page: tuple[str, int], users: int, seconds: float
+    numbers: dict[Path, str], page: RunningPage, users: int, seconds: float
 ) -> None:
-    address, process = page
     for path, text in numbers.items():
-        assert ask(address, path)[1] == text
-    before, until = _megabytes(process), time.monotonic() + patience(seconds)
+        assert ask(page.address, path) == text
+    before, until = _megabytes(page.process), time.monotonic() + patience(seconds)
     answers: list[tuple[str, Any]] = []
 
     def use(first: int) -> None:
@@ -66,7 +64,7 @@ def test_the_page_answers_each_of_many_users_right(
             path, text = list(numbers.items())[turn % len(numbers)]
             turn += 1
             try:
-                answers.append((text, ask(address, path)[1]))
+                answers.append((text, ask(page.address, path)))
             except Exception as error:
                 answers.append((text, error))
 
@@ -77,7 +75,7 @@ def test_the_page_answers_each_of_many_users_right(
         thread.join()
     assert [pair for pair in answers if pair[0] != pair[1]] == []
     assert len(answers) > users
-    assert _megabytes(process) - before < 150
+    assert _megabytes(page.process) - before < 150
 
 
 def _peak_of_predict(folder: Path) -> float:

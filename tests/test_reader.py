@@ -1,5 +1,8 @@
 """Reading numbers on synthetic paper with shadows, rulings and clutter."""
 
+import dataclasses
+import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import keras_digitnet as kd
 from keras_digitnet.answers import read_files
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import Classifier
+from keras_digitnet.reader import annotate
 
 # Strokes in a box of 60x100.
 STROKES = {
@@ -205,3 +209,38 @@ def test_annotated_pictures_keep_their_names_and_sizes(base: Classifier, tmp_pat
     assert drawn.size == write("20").size
     red = np.asarray(drawn).astype(int)
     assert (red[..., 0] - red[..., 1] > 150).any()
+
+
+def test_annotations_hide_no_stroke() -> None:
+    picture = write("2047")
+    reading = kd.read(picture)
+    drawn, plain = np.asarray(annotate(picture, reading)), np.asarray(picture.convert("RGB"))
+    for digit in reading.digits:
+        left, top, width, height = digit.box
+        inside = np.s_[max(top, 0) : top + height, max(left, 0) : left + width]
+        ink = plain[inside] < 128
+        assert ink.any()
+        assert (drawn[inside][ink] == plain[inside][ink]).all()
+
+
+def test_a_notebook_shows_a_reading_on_its_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.png"
+    write("20").save(path)
+    for picture in (path, path.read_bytes(), np.asarray(write("20"))):
+        reading = kd.read(picture)
+        assert "array" not in repr(reading)
+        shown = reading._repr_png_()
+        assert shown is not None
+        assert Image.open(io.BytesIO(shown)).size == write("20").size
+    assert capsys.readouterr() == ("", "")
+    assert pickle.loads(pickle.dumps(reading)).text == "20"
+    assert pickle.loads(pickle.dumps(reading))._repr_png_() is None
+    gone = kd.read(path)
+    path.unlink()
+    assert gone._repr_png_() is None
+    large = np.kron(np.asarray(write("20")), np.ones((12, 12), np.uint8))
+    again = dataclasses.replace(gone, picture=large)._repr_png_()
+    assert again is not None
+    assert max(Image.open(io.BytesIO(again)).size) == 1600

@@ -169,6 +169,7 @@ def test_a_run_leaves_what_it_promises(trained: Train, backend: str, few_digits:
         rows = list(csv.DictReader(file))
     assert [float(row["val_loss"]) for row in rows] == [row["val_loss"] for row in run.history]
     assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert run._repr_png_() == run.folder.curves_path.read_bytes()  # what a notebook shows
     classifier = load(run.model_path)
     predictions = classifier.predict(few_digits.test.images)
     assert (predictions.labels == few_digits.test.labels).mean() == metrics["test"]["accuracy"]

@@ -33,7 +33,11 @@ def test_it_holds_the_package_and_the_models_and_nothing_else(wheel: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         sizes = [member.file_size for member in archive.infolist()]
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / "keras_digitnet").rglob("*.py")}
+    package = {
+        str(path.relative_to(ROOT))
+        for pattern in ("*.py", "demo/*.html", "demo/examples/*.jpg")
+        for path in (ROOT / "keras_digitnet").rglob(pattern)
+    }
     models = {
         f"keras_digitnet/{path.relative_to(ROOT)}"
         for path in (ROOT / "saved_models").rglob("*")
@@ -43,6 +47,7 @@ def test_it_holds_the_package_and_the_models_and_nothing_else(wheel: Path) -> No
     for preset in PRESETS:
         for name in ("model.keras", "model.onnx", "config.json", "metrics.json", "README.md"):
             assert f"keras_digitnet/saved_models/{preset}/{name}" in models
+    assert {"keras_digitnet/demo/page.html", "keras_digitnet/demo/examples/cheque.jpg"} <= package
     assert "keras_digitnet/saved_models/base/digitnet/1/saved_model.pb" in models
     assert max(sizes) < 3_000_000
 

@@ -6,23 +6,41 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from patience import patience
 
 MOST_SECONDS = 60  # for an answer; see patience.py
 
 
+@dataclass(frozen=True)
+class RunningPage:
+    """A page that is being served: its address, its process, and what that has said."""
+
+    address: str
+    process: int
+    stderr: Path
+
+    def said(self) -> list[str]:
+        return self.stderr.read_text().splitlines()
+
+
 @contextlib.contextmanager
-def started_page(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The page's process, which is stopped at the end in any case."""
+def started_page(
+    port: int, stderr: IO[str] | int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """The page's process, which has ended afterwards, whatever became of the test."""
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
     with subprocess.Popen(
         [*command, "--port", str(port)],
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         stdout=subprocess.PIPE,
         text=True,
         # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
@@ -35,35 +53,48 @@ def started_page(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def running_page(ends_within: float) -> Iterator[tuple[str, int]]:
-    """The page's URL and process id; Ctrl-C must end it within the time limit."""
+def running_page(ends_within: float) -> Iterator[RunningPage]:
+    """A page that answers; Ctrl-C must end it in so many seconds, and it has said nothing else."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
-    with started_page(port) as server:
-        assert server.stderr is not None
-        assert f"http://127.0.0.1:{port}" in server.stderr.readline()
-        yield f"http://127.0.0.1:{port}", server.pid
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".log") as stderr,
+        started_page(port, stderr) as server,
+    ):
+        page = RunningPage(f"http://127.0.0.1:{port}", server.pid, Path(stderr.name))
+        deadline = time.monotonic() + patience(MOST_SECONDS)
+        while not page.said() and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        serving = [f"Reading digits at {page.address}; Ctrl-C ends it."]
+        assert page.said() == serving, page.said()
+        yield page
         server.send_signal(signal.SIGINT)
         assert server.wait(patience(ends_within)) == 130
+        assert page.said() == [*serving, "Interrupted."], page.said()
 
 
-def ask(address: str, path: Path) -> tuple[Any, str, Any]:
-    """Requests the annotated picture, the text and the table as the README shows."""
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    body += path.read_bytes() + b"\r\n--x--\r\n"
-    uploaded = _fetch(f"{address}/gradio_api/upload", body, "multipart/form-data; boundary=x")
-    file = {"path": json.loads(uploaded)[0], "meta": {"_type": "gradio.FileData"}}
-    url = f"{address}/gradio_api/call/read"
-    started = _fetch(url, json.dumps({"data": [file]}).encode(), "application/json")
-    events = _fetch(f"{url}/{json.loads(started)['event_id']}")
-    _, complete, answer = events.partition("event: complete\ndata: ")
-    assert complete, events
-    picture, text, table = json.loads(answer.splitlines()[0])
-    return picture, str(text), table
+def form_of(*pictures: bytes, name: str = "a.png") -> tuple[bytes, str]:
+    """A form with pictures in it, and its content type."""
+    disposition = f'Content-Disposition: form-data; name="picture"; filename="{name}"'.encode()
+    parts = [b"--x\r\n" + disposition + b"\r\n\r\n" + each + b"\r\n" for each in pictures]
+    return b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x"
 
 
-def _fetch(url: str, body: bytes | None = None, content_type: str = "") -> str:
-    request = urllib.request.Request(url, body, {"Content-Type": content_type} if body else {})
-    with urllib.request.urlopen(request, timeout=patience(MOST_SECONDS)) as response:
-        return str(response.read().decode())
+def post(
+    url: str, body: bytes, content_type: str = "application/x-www-form-urlencoded"
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The status, JSON and headers of the answer; the content type is what curl sends."""
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=patience(MOST_SECONDS)) as response:
+            return response.status, json.load(response), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error), dict(error.headers)
+
+
+def ask(address: str, path: Path) -> str:
+    """The text of a picture, asked for as the README shows it."""
+    status, answer, _ = post(f"{address}/read", *form_of(path.read_bytes()))
+    assert status == 200, answer
+    return str(answer["text"])

@@ -1,0 +1,199 @@
+"""The page and its HTTP API as a FastAPI application."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from keras_digitnet import __version__
+from keras_digitnet.answers import FileReading, predict_files, read_files
+from keras_digitnet.demo.uploads import Places, receive_picture
+from keras_digitnet.errors import DigitNetError
+from keras_digitnet.images import NamedBytes, open_upright
+from keras_digitnet.picture_files import can_decode
+from keras_digitnet.reader import NoDigitError, Reading, Team, read
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FOLDER = Path(__file__).parent
+# The browser itself keeps the page from asking another host for anything.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+# Pictures that are read at once: each takes all processors, and may take half a gigabyte.
+_AT_ONCE = 2
+_DOUBTFUL = 0.5  # what is less probable is shown as ?, and a picture of nothing else as one without
+_PREVIEW = 1600  # pixels of the longer side of the picture that the page shows
+
+_BINARY = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {"picture": _BINARY}, "required": ["picture"]}
+_PICTURE = {
+    "requestBody": {
+        "description": "A picture as the body itself, whatever its type, or as the file of a form.",
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
+
+
+class Prediction(BaseModel):
+    """The digit of a picture, as `keras-digitnet predict --json` prints it."""
+
+    file: str
+    label: str | None
+    confidence: float | None
+    error: str | None
+
+
+class ReadDigit(BaseModel):
+    """A digit: its box is left, top, width and height in pixels of the upright picture."""
+
+    label: str
+    confidence: float
+    alternatives: dict[str, float]
+    box: tuple[int, int, int, int]
+
+
+class ReadPicture(BaseModel):
+    """The digits of a picture in reading order, as `keras-digitnet read --json` prints them."""
+
+    file: str
+    text: str | None
+    confidence: float | None
+    digits: list[ReadDigit] | None
+    error: str | None
+
+
+class Refusal(BaseModel):
+    """Why there is no answer."""
+
+    error: str
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": description}
+    for status, description in {
+        400: "The form is damaged.",
+        408: "The upload takes too long.",
+        413: "The picture is too large.",
+        415: "It is no picture, or of a kind that is not read.",
+        422: "The picture is damaged, or has no digit, or several where one is expected.",
+        503: "Too many requests wait already; Retry-After says in how many seconds to try again.",
+    }.items()
+}
+
+
+def build_app(team: Team) -> FastAPI:
+    """The application: the page, `POST /predict`, `POST /read` and `/openapi.json`.
+
+    Pictures are read in threads, so that the page goes on answering meanwhile.
+    """
+    app = FastAPI(
+        title="DigitNet",
+        version=__version__,
+        summary="Reads handwritten digits.",
+        # FastAPI's pages of documentation load their parts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={HTTPException: _refuse, ClientDisconnect: _say_nothing},
+    )
+    places, at_work = Places(), asyncio.Semaphore(_AT_ONCE)
+
+    async def answer(
+        request: Request, read_it: Callable[[NamedBytes], dict[str, Any]]
+    ) -> JSONResponse:
+        with places.taken():
+            picture = await receive_picture(request)
+            async with at_work:
+                said = await run_in_threadpool(read_it, picture)
+        if not said["error"]:
+            return JSONResponse(said)
+        return JSONResponse(said, 422 if can_decode(picture[:512]) else 415)
+
+    @app.post("/predict", response_model=Prediction, responses=_REFUSALS, openapi_extra=_PICTURE)
+    async def predict_one(request: Request) -> Response:
+        """Reads a picture of one digit."""
+        return await answer(request, lambda picture: next(predict_files(team, [picture])).to_json())
+
+    @app.post("/read", response_model=ReadPicture, responses=_REFUSALS, openapi_extra=_PICTURE)
+    async def read_all(request: Request) -> Response:
+        """Reads all digits of a picture."""
+        return await answer(request, lambda picture: next(read_files(team, [picture])).to_json())
+
+    @app.post("/page/read", include_in_schema=False)
+    async def read_for_page(request: Request, preview: bool = False) -> Response:
+        """What the page shows; a picture that is refused is no failed request in its console."""
+        with places.taken():
+            picture = await receive_picture(request)
+            async with at_work:
+                return JSONResponse(await run_in_threadpool(_for_page, picture, team, preview))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(_FOLDER / "page.html", headers={"Content-Security-Policy": _POLICY})
+
+    app.mount("/examples", StaticFiles(directory=_FOLDER / "examples"))
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _say_nothing(request: Request, error: Exception) -> Response:
+    """Ends a request whose client has left, whom nothing reaches any more."""
+    return Response(status_code=400)
+
+
+def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
+    """A reading with what the page shows besides: probabilities, crops, and the picture."""
+    try:
+        shown = _preview(picture) if preview else {}
+        reading = read(picture, team, _DOUBTFUL)
+    except NoDigitError:
+        reading = Reading("", 0.0, ())
+    except DigitNetError as error:
+        return {"error": str(error)}
+    if all(digit.label == "?" for digit in reading.digits):  # a scribble
+        reading = Reading("", 0.0, ())
+    said = FileReading(str(picture), reading).to_json()
+    for row, digit in zip(said["digits"], reading.digits, strict=True):
+        row["probabilities"] = dict(zip(team.classes, map(float, digit.probabilities), strict=True))
+        row["seen"] = _data_url(_image(digit.image), "PNG") if team.classifier else None
+    return said | shown
+
+
+def _preview(picture: NamedBytes) -> dict[str, Any]:
+    """The upright picture for any browser, whatever its kind, and its size in pixels."""
+    image = open_upright(picture)
+    size = image.size
+    image.thumbnail((_PREVIEW, _PREVIEW))
+    return {"size": size, "picture": _data_url(image, "JPEG")}
+
+
+def _image(pixels: Any) -> "Image.Image":
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+def _data_url(image: "Image.Image", kind: str) -> str:
+    content = io.BytesIO()
+    image.save(content, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
