@@ -1,7 +1,7 @@
 """The forms in which a trained model is stored: one module writes and opens each.
 
 This table is all that the rest of the package knows of them. A module of a form has
-`open_model(path)`, which gives a `Runtime`, and, where the form is exported,
+`open_model(path, threads)`, which gives a `Runtime`, and, where the form is exported,
 `write_model(reference, path)`. To add a form, write such a module and give it a row.
 """
 
@@ -44,14 +44,19 @@ class Format:
     def suffix(self) -> str:
         return Path(self.file).suffix
 
-    def open(self, path: Path) -> "Runtime":
+    def open(self, path: Path, threads: int | None = None) -> "Runtime":
         """Opens a file, or the folder of a SavedModel's version.
+
+        Args:
+            path: Where it is.
+            threads: On how many ONNX Runtime and LiteRT compute a call, else one a
+                processor; the others share theirs among all that the process opens.
 
         Raises:
             DigitNetError: It is no classifier or reader, or what runs it is not installed.
         """
         module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
-        runtime: Runtime = module.open_model(path)
+        runtime: Runtime = module.open_model(path, threads)
         return runtime
 
     def write(self, reference: "Reference", path: Path) -> None:
