@@ -34,6 +34,7 @@ AnyReport = Report | LinesReport
 # Lines that a reader is judged on, and training pages that are shown.
 _LINES = 500
 _SHOWN_PAGES = 24
+_ALL = slice(None)  # rows of a batch
 
 
 class Task(Protocol):
@@ -54,8 +55,11 @@ class Task(Protocol):
     def network(self, name: str) -> keras.Model:
         """The network with new weights, drawn from Keras's global seed."""
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
-        """Endless batches, `steps` an epoch; an epoch's follow from the seed and its number."""
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
+        """Endless batches, `steps` an epoch; an epoch's follow from the seed and its number.
+
+        Only the `rows` of each are made.
+        """
 
     def validation(self) -> Batch:
         """What an epoch is judged by: inputs and targets, the same in every epoch."""
@@ -93,9 +97,9 @@ class ClassifierTask:
     def network(self, name: str) -> keras.Model:
         return build_model(self._network, name)
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         config, train = self._config, self._dataset.train
-        return batches(train, config.batch_size, self.steps, config.seed, first_epoch)
+        return batches(train, config.batch_size, self.steps, config.seed, first_epoch, rows)
 
     def validation(self) -> Batch:
         return self._dataset.validation.images, self._dataset.validation.labels
@@ -152,16 +156,17 @@ class ReaderTask:
     def network(self, name: str) -> keras.Model:
         return build_detector(self._network, name)
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         compose = self._composer(self._dataset.train)
+        pages = range(self._config.batch_size)[rows]
         for epoch in itertools.count(first_epoch):
             for step in range(self.steps):
-                yield self._batch(compose, self._config.batch_size, (epoch, step))
+                yield self._batch(compose, pages, (epoch, step))
 
     def validation(self) -> Batch:
         compose = self._composer(self._dataset.validation)
         # No epoch has this number, so that these pages come in none.
-        return self._batch(compose, self._network.validation_pages, (2**32 - 1, 0))
+        return self._batch(compose, range(self._network.validation_pages), (2**32 - 1, 0))
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         pages, wanted = self.validation()
@@ -198,16 +203,18 @@ class ReaderTask:
         source = GlyphSource(split.images, split.labels, self._dataset.classes)
         return Composer(source, self._network.page, self._network.num_classes)
 
-    def _batch(self, compose: Composer, count: int, number: tuple[int, int]) -> Batch:
-        pages = [compose.compose(self._random(*number, index)) for index in range(count)]
+    def _batch(self, compose: Composer, indices: range, number: tuple[int, int]) -> Batch:
+        pages = [compose.compose(self._random(*number, index)) for index in indices]
         images = np.stack([page.image for page in pages])[..., None]
         return images, np.stack([targets(page) for page in pages])
 
 
 def batches(
-    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
+    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int, rows: slice = _ALL
 ) -> Iterator[Batch]:
     """Endless shuffled batches, `steps` an epoch; each epoch's order follows from its number.
+
+    Only the `rows` of each batch are taken.
 
     So a run that is resumed at an epoch sees what it would have seen. An epoch
     is one permutation of the images, or as many as its steps need.
@@ -217,4 +224,4 @@ def batches(
         passes = math.ceil(steps * batch_size / len(split))
         order = np.concatenate([random.permutation(len(split)) for _ in range(passes)])
         for index in order[: steps * batch_size].reshape(steps, batch_size):
-            yield split.images[index], split.labels[index]
+            yield split.images[index[rows]], split.labels[index[rows]]

@@ -26,9 +26,10 @@ LATE_EVERYWHERE = {
     "cv2",
     "pyarrow",
     "gradio",
+    "ray",
     "rich",
 }
-KERAS_MODULES = {"layers", "model", "detector", "tasks", "training", "export"}
+KERAS_MODULES = {"layers", "model", "detector", "tasks", "distribution", "training", "export"}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:

@@ -1,0 +1,108 @@
+"""Pictures through Ray: a row for each, whatever is broken or killed meanwhile.
+
+Skipped where Ray is not installed: `pip install -e '.[ray]'`, then
+`python -m pytest tests/test_predict_ray.py`.
+"""
+
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from patience import patience
+from PIL import Image
+
+from keras_digitnet.data import Dataset
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.xdist_group("servers"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="needs Ray: pip install -e '.[ray]'"
+    ),
+]
+
+COUNT = 300
+BROKEN = range(0, COUNT, 60)
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "scripts" / "predict_ray.py", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": ""},
+        start_new_session=True,
+    )
+
+
+def end(driver: subprocess.Popen[bytes]) -> None:
+    """Kills the driver with its cluster, which would else go on for a while."""
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    for pid in processes("raylet", "gcs_server", "ray::"):
+        with_session = os.getsid(pid) if Path(f"/proc/{pid}").exists() else 0
+        if with_session == driver.pid:
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes(*names: str) -> list[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True)
+    rows = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return [int(pid) for pid, args in rows if any(name in args for name in names)]
+
+
+def answered(folder: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return [row for path in folder.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+def wait_for(count: int, folder: Path, driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + patience(300)
+    while len(answered(folder)) < count:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def pictures(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(COUNT):
+        file = io.BytesIO()
+        Image.fromarray(digits.test.images[index % 100, ..., 0]).save(file, "PNG")
+        content = b"broken" if index in BROKEN else file.getvalue()
+        (folder / f"{index:04d}.png").write_bytes(content)
+    return folder
+
+
+def test_every_picture_is_one_row_whatever_is_killed(pictures: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers"
+    arguments = (pictures, answers, "--one-digit", "--model", "nano", "--batch-size", 10)
+    first = start(*arguments, "--workers", 1)
+    try:
+        wait_for(1, answers, first)
+        for worker in processes("ray::MapWorker(MapBatches(BatchReader))"):
+            os.kill(worker, signal.SIGKILL)
+        wait_for(len(answered(answers)) + 10, answers, first)
+    finally:
+        end(first)
+    before = len(answered(answers))
+    assert 0 < before < COUNT
+    again = start(*arguments)
+    try:
+        assert again.wait(patience(300)) == 0
+    finally:
+        end(again)
+    rows = sorted(answered(answers), key=lambda row: row["path"])
+    assert [Path(row["path"]).name for row in rows] == [f"{i:04d}.png" for i in range(COUNT)]
+    assert [index for index, row in enumerate(rows) if row["error"]] == list(BROKEN)
+    assert all(row["label"] in "0123456789" for row in rows)
+    assert np.all([row["confidence"] > 0 for row in rows if not row["error"]])
