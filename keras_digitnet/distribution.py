@@ -21,15 +21,10 @@ from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 # `keras.distribution` of TensorFlow warns of itself, torch has none.
 BACKENDS = ("jax",)
 _PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
-_RUN = "RUN"  # what messages of the other processes call the folder of process 0
 
 
 def join(devices: int | str | None) -> None:
-    """Meets the other processes, where there are any; comes before anything is computed.
-
-    Raises:
-        DigitNetError: The backend cannot train on `devices`, or the variables are wrong.
-    """
+    """Meets the other processes, where there are any; comes before anything is computed."""
     _require_backend(devices)
     if _PROCESSES not in os.environ:
         return
@@ -38,13 +33,28 @@ def join(devices: int | str | None) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM stays with Python
     keras.utils.set_random_seed(0)  # else the processes compute one, which a run replaces
+    from jax.experimental import multihost_utils
+
     try:
         keras.distribution.initialize()
+        with _stdout_as_stderr():  # gloo greets, and not in JSON
+            multihost_utils.sync_global_devices("joined")
     except (ValueError, RuntimeError) as error:
         raise DigitNetError(
             "KERAS_DISTRIBUTION_*: expected the addresses, the number of processes and this one's "
             f"number, from 0 on; received: {first_line(error)}"
         ) from None
+
+
+@contextlib.contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _require_backend(devices: int | str | None) -> bool:
@@ -63,11 +73,7 @@ class Group:
     """The devices that train one network together; `process` is this one's number."""
 
     def __init__(self, devices: int | str | None, batch_size: int) -> None:
-        """Takes `devices` of them, or `all`; `None` is one, or all of several processes.
-
-        Raises:
-            DigitNetError: They are not there, or cannot share a batch evenly.
-        """
+        """Takes `devices` of them, or `all`; `None` is one, or all of several processes."""
         self.process, self._processes = 0, 1
         self._parallel: _Parallel | None = None
         if not _require_backend(devices):
@@ -101,12 +107,12 @@ class Group:
     def callbacks(self) -> list[keras.callbacks.Callback]:
         if self._parallel is None:
             return []
-
-        def judging(value: bool) -> Callable[[Any], None]:
-            return lambda _: setattr(self._parallel, "judging", value)
-
-        begin, end = judging(True), judging(False)
-        return [keras.callbacks.LambdaCallback(on_test_begin=begin, on_test_end=end)]
+        return [
+            keras.callbacks.LambdaCallback(
+                on_test_begin=lambda _: setattr(self._parallel, "judging", True),
+                on_test_end=lambda _: setattr(self._parallel, "judging", False),
+            )
+        ]
 
     def on_one_device(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
         """The model, whose weights all devices share, for this process and one device alone."""
@@ -126,14 +132,14 @@ class Group:
 
     @contextlib.contextmanager
     def folder(self, make: Callable[[], RunFolder], going_on: bool) -> Iterator[RunFolder]:
-        """The run's folder, made or named; for all but process 0 a copy, gone at the end."""
+        """The run's folder; for all but process 0 a copy, gone at the end, called RUN."""
         if self.process == 0:
             own = make()
             self.agreed(0)  # the others have their copies
             yield own
             return
         with tempfile.TemporaryDirectory() as temporary:
-            own = RunFolder(Path(temporary) / _RUN)
+            own = RunFolder(Path(temporary) / "RUN")
             if going_on:
                 shutil.copytree(make().path, own.path)
             own.path.mkdir(exist_ok=True)
@@ -141,7 +147,7 @@ class Group:
             try:
                 yield own
             except (DigitNetError, Interrupted) as error:
-                error.args = (str(error).replace(str(own.path), _RUN),)
+                error.args = (str(error).replace(str(own.path), "RUN"),)
                 raise
 
     @contextlib.contextmanager
@@ -158,10 +164,7 @@ class Group:
 
 
 class _Parallel(keras.distribution.DataParallel):
-    """Splits what is learned from; what is only judged is computed whole on every device.
-
-    So validation needs no size that divides, and its loss is that of one device.
-    """
+    """Splits what is learned from; validation, of any size, is computed whole on every device."""
 
     judging = False
 
