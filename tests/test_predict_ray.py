@@ -38,24 +38,30 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts" / "predict_ray.py", *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": ""},
-        start_new_session=True,
     )
 
 
 def end(driver: subprocess.Popen[bytes]) -> None:
-    """Kills the driver with its cluster, which would else go on for a while."""
-    os.killpg(driver.pid, signal.SIGKILL)
+    """Kills the driver; its cluster, which shares its fate, must end as well."""
+    cluster = set(below(driver.pid))
+    driver.kill()
     driver.wait()
-    for pid in processes("raylet", "gcs_server", "ray::"):
-        with_session = os.getsid(pid) if Path(f"/proc/{pid}").exists() else 0
-        if with_session == driver.pid:
-            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + patience(60)
+    while any(Path(f"/proc/{pid}").exists() for pid in cluster):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
-def processes(*names: str) -> list[int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True)
-    rows = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
-    return [int(pid) for pid, args in rows if any(name in args for name in names)]
+def below(pid: int) -> dict[int, str]:
+    """The processes that a process has started, and those that these have, with their titles."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    found = {
+        int(own): title[0] if title else "" for own, parent, *title in rows if int(parent) == pid
+    }
+    for child in list(found):
+        found |= below(child)
+    return found
 
 
 def answered(folder: Path) -> list[dict[str, Any]]:
@@ -89,7 +95,9 @@ def test_every_picture_is_one_row_whatever_is_killed(pictures: Path, tmp_path: P
     first = start(*arguments, "--workers", 1)
     try:
         wait_for(1, answers, first)
-        for worker in processes("ray::MapWorker(MapBatches(BatchReader))"):
+        workers = [pid for pid, title in below(first.pid).items() if "ray::MapWorker" in title]
+        assert workers
+        for worker in workers:
             os.kill(worker, signal.SIGKILL)
         wait_for(len(answered(answers)) + 10, answers, first)
     finally:
