@@ -4,9 +4,11 @@ The processes are those that Keras's `KERAS_DISTRIBUTION_*` variables tell of;
 each runs the same program, and process 0 alone leaves something behind.
 """
 
+import atexit
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,9 +160,17 @@ class Group:
         except RuntimeError as error:
             if self._processes == 1:
                 raise
+            atexit.register(_leave)
             raise DigitNetError(
                 f"Expected all {self._processes} processes to go on; received: {first_line(error)}."
             ) from None
+
+
+def _leave() -> None:
+    """Ends without JAX, which at the end would wait a minute for the dead, and then abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 class _Parallel(keras.distribution.DataParallel):
