@@ -1,11 +1,12 @@
 """Pictures in files, one after another: an answer or an error for each."""
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.errors import DigitNetError
@@ -15,6 +16,31 @@ from keras_digitnet.inference import Classifier, require_size
 from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read, team
 
 Model = Classifier | Reader | Team | None  # as `team` takes it
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def in_order(function: Callable[[T], U], items: Iterable[T], jobs: int) -> Iterator[U]:
+    """What a function makes of each item, in their order, computed in `jobs` threads.
+
+    No more than two items a thread are taken before their turn, so that
+    memory does not grow with their number.
+    """
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    threads = ThreadPoolExecutor(jobs)
+    begun: deque[Future[U]] = deque()
+    try:
+        for item in items:
+            begun.append(threads.submit(function, item))
+            if len(begun) == 2 * jobs:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -54,9 +80,15 @@ class FilePrediction:
 
 
 def predict_files(
-    model: Model, paths: Iterable[str | NamedBytes], raw: bool = False, batch_size: int = 256
+    model: Model,
+    paths: Iterable[str | NamedBytes],
+    raw: bool = False,
+    batch_size: int = 256,
+    jobs: int = 1,
 ) -> Iterator[FilePrediction]:
     """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
+
+    `jobs` threads find the digits; they are named together.
 
     A file that cannot be read, or holds no digit or several, gets an error in
     its place. With `raw` the pictures are in MNIST's form already, whatever
@@ -64,26 +96,24 @@ def predict_files(
     """
     require_size(batch_size)
     readers = team(model)
-    paths = iter(paths)
-    while group := list(itertools.islice(paths, batch_size)):
-        found: list[Found | None] = []
-        errors: list[str] = []
-        for path in group:
-            try:
-                found.append(Found(read_image(path)[0]) if raw else find_digit(path, readers))
-                errors.append("")
-            except DigitNetError as error:
-                found.append(None)
-                errors.append(str(error))
-        named = iter(readers.name([each for each in found if each]))
-        for path, each, error_text in zip(group, found, errors, strict=True):
+
+    def find(path: str | NamedBytes) -> tuple[str, Found | None, str]:
+        try:
+            return str(path), Found(read_image(path)[0]) if raw else find_digit(path, readers), ""
+        except DigitNetError as error:
+            return str(path), None, str(error)
+
+    found = in_order(find, paths, jobs)
+    while group := list(itertools.islice(found, batch_size)):
+        named = iter(readers.name([each for _, each, _ in group if each]))
+        for path, each, error in group:
             if each is None:
-                yield FilePrediction(str(path), error=error_text)
+                yield FilePrediction(path, error=error)
             else:
                 probabilities = next(named)
                 confidence = each.presence * float(probabilities.max())
                 label = readers.classes[probabilities.argmax()]
-                yield FilePrediction(str(path), label, confidence)
+                yield FilePrediction(path, label, confidence)
 
 
 @dataclass(frozen=True)
@@ -143,24 +173,29 @@ def read_files(
     min_confidence: float = 0.0,
     annotated_dir: Path | None = None,
     smallest: float = SMALLEST,
+    jobs: int = 1,
 ) -> Iterator[FileReading]:
     """Reads pictures in their order; one that cannot be read gets an error in its place.
+
+    `jobs` threads read them.
 
     With `annotated_dir`, each is also drawn there with its boxes, under its own
     name with `.png`; a name that comes twice is numbered.
     """
     readers = team(model)
     names: Counter[str] = Counter()
-    for path in paths:
+
+    def answer(path: str | NamedBytes) -> tuple[str | NamedBytes, FileReading]:
         try:
-            reading = read(path, readers, min_confidence, smallest)
+            return path, FileReading(str(path), read(path, readers, min_confidence, smallest))
         except DigitNetError as error:
-            yield FileReading(str(path), error=str(error))
-            continue
-        if annotated_dir:
+            return path, FileReading(str(path), error=str(error))
+
+    for path, answered in in_order(answer, paths, jobs):
+        if annotated_dir and answered.reading:
             name = Path(str(path)).stem
             names[name] += 1
             number = f"-{names[name]}" if names[name] > 1 else ""
             with atomic_write(annotated_dir / f"{name}{number}.png") as temporary:
-                annotate(path, reading).save(temporary, "PNG")
-        yield FileReading(str(path), reading)
+                annotate(path, answered.reading).save(temporary, "PNG")
+        yield answered

@@ -16,7 +16,8 @@ class BatchReader:
     """Reads batches of pictures, as `map_batches` of Ray Data and pandas UDFs hand them over.
 
     A pipeline makes one in each worker, since models cannot be pickled, and
-    calls it with every batch.
+    calls it with every batch. Each computes on one thread: start a worker for
+    every processor.
 
     Args:
         model: What names the digits, as `load` takes it; else the shipped
@@ -31,7 +32,8 @@ class BatchReader:
     def __init__(
         self, model: str | Path | None = None, one_digit: bool = False, backend: str | None = None
     ) -> None:
-        self._team = team(load(model, backend) if model else None, backend=backend)
+        named = load(model, backend, threads=1) if model else None
+        self._team = team(named, backend=backend, threads=1)
         self._one_digit = one_digit
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:

@@ -64,6 +64,15 @@ PicturesArgument = Annotated[
         metavar="IMAGE...", help="Pictures and folders of pictures; - is standard input."
     ),
 ]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Pictures that are read at the same time.",
+        show_default="the processors that it may use",
+    ),
+]
 BackendOption = Annotated[
     str | None,
     one_of(

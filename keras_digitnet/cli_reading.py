@@ -10,6 +10,7 @@ from keras_digitnet.artifacts import require_folder
 from keras_digitnet.cli_options import (
     CsvOption,
     FindingOption,
+    JobsOption,
     JsonOption,
     ModelBackendOption,
     NamingOption,
@@ -35,6 +36,7 @@ def predict(
         ),
     ] = False,
     reader: FindingOption = None,
+    jobs: JobsOption = None,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -53,14 +55,14 @@ def predict(
 
     if raw and model is None:
         model = "base"
-    pictures, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    pictures, jobs, team = _given(images, model, reader, jobs, backend, quiet, as_json, as_csv)
     if team is None:
         answers = _unreadable(FilePrediction, pictures)
     elif raw and team.classifier is None:
         shown = without_credentials(model)
         raise DigitNetError(f"--raw: expected a classifier; received: {shown}, a reader.")
     else:
-        answers = predict_files(team, with_progress(pictures, quiet), raw)
+        answers = predict_files(team, with_progress(pictures, quiet), raw, jobs=jobs)
     columns = ("label", "confidence", "file", "error")
     alone = _is_alone(pictures, images)
     print_answers(answers, FilePrediction.to_line, columns, alone, as_json, as_csv)
@@ -86,6 +88,7 @@ def read(
             "Also draw each picture with its digits' boxes into this folder.", show_default=False
         ),
     ] = None,
+    jobs: JobsOption = None,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -109,29 +112,34 @@ def read(
         require_folder(annotate)
     from keras_digitnet.answers import FileReading, read_files
 
-    pictures, team = _pictures_and_team(images, model, reader, backend, quiet, as_json, as_csv)
+    pictures, jobs, team = _given(images, model, reader, jobs, backend, quiet, as_json, as_csv)
     if team is None:
         answers = _unreadable(FileReading, pictures)
     else:
         shown = with_progress(pictures, quiet)
-        answers = read_files(team, shown, min_confidence, annotate, smallest)
+        answers = read_files(team, shown, min_confidence, annotate, smallest, jobs)
     columns = ("text", "confidence", "file", "error")
     alone = _is_alone(pictures, images)
     line = FileReading.to_line if alone else FileReading.to_named_line
     print_answers(answers, line, columns, alone, as_json, as_csv)
 
 
-def _pictures_and_team(
+def _given(
     images: Sequence[str],
     model: str | None,
     reader: str | None,
+    jobs: int | None,
     backend: str | None,
     quiet: bool,
     as_json: bool,
     as_csv: bool,
-) -> "tuple[list[str | NamedBytes], Team | None]":
-    """The pictures that are meant, and what reads them; nothing where no picture is there."""
+) -> "tuple[list[str | NamedBytes], int, Team | None]":
+    """The pictures that are meant, how many of them at a time, and what reads them.
+
+    Nothing reads them where no picture is there.
+    """
     from keras_digitnet.finding import Reader
+    from keras_digitnet.formats.runtime import usable_cpus
     from keras_digitnet.images import is_there, read_standard_input
     from keras_digitnet.inference import find_model, load
     from keras_digitnet.picture_files import find_pictures
@@ -147,13 +155,16 @@ def _pictures_and_team(
         if "-" in pictures:
             content = read_standard_input()
             pictures = [content if picture == "-" else picture for picture in pictures]
+        jobs = max(1, min(jobs or usable_cpus(), len(pictures)))
         if not any(map(is_there, pictures)):
-            return pictures, None
-        finder = load(reader, backend) if reader else None
+            return pictures, jobs, None
+        threads = 1 if jobs > 1 else None
+        finder = load(reader, backend, threads) if reader else None
         if finder is not None and not isinstance(finder, Reader):
             shown = without_credentials(reader)
             raise DigitNetError(f"--reader: expected a reader; received: {shown}, a classifier.")
-        return pictures, team(load(model, backend) if model else None, finder, backend)
+        named = load(model, backend, threads) if model else None
+        return pictures, jobs, team(named, finder, backend, threads)
 
 
 def _unreadable(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """The commands about training: `train`, `evaluate` what was trained, and list its `runs`."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +98,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Devices that share each batch, on JAX; of all processes that Keras's "
+            "KERAS_DISTRIBUTION_* variables tell of.",
+            show_default="1, or all of several processes",
+        ),
+    ] = None,
     backend: BackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -105,16 +115,18 @@ def train(
 
     Example: keras-digitnet train --preset nano --epochs 5
     """
-    from keras_digitnet.environment import name_backend, select_backend
+    from keras_digitnet.environment import select_backend
 
-    with messages(quiet, as_json):
+    beside = os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0"  # 0 speaks for all
+    with messages(quiet or beside, as_json):
         if resume:
             _refuse_settings(context)
             saved = RunFolder(resume).read_unfinished()
-            select_backend(backend or saved["backend"], for_training=True)
+            _name_backend(backend or saved["backend"], devices)
+            select_backend()
             from keras_digitnet import training
 
-            run = training.resume(resume, verbose=verbosity(quiet))
+            run = training.resume(resume, verbose=verbosity(quiet), devices=devices)
         else:
             config = TrainConfig(
                 preset=preset,
@@ -135,7 +147,7 @@ def train(
             if isinstance(network, ModelConfig):
                 network = replace(network, augmentation=augmentation)
             config = replace(config, model=network)
-            name_backend(backend, for_training=True)  # before NumPy starts its threads
+            _name_backend(backend, devices)
             require_folder(out)
             from keras_digitnet.data import load_dataset
             from keras_digitnet.inference import find_keras_file
@@ -146,7 +158,11 @@ def train(
             select_backend(backend)
             from keras_digitnet import training
 
-            run = training.train(config, dataset, out_dir=out, verbose=verbosity(quiet))
+            run = training.train(
+                config, dataset, out_dir=out, verbose=verbosity(quiet), devices=devices
+            )
+    if beside:
+        return
     if as_json:
         print_json({"run": str(run.folder.path), **run.metrics})
         return
@@ -259,9 +275,20 @@ def runs(
         typer.echo(f"No runs in {folder}.")
 
 
+def _name_backend(backend: str | None, devices: str | None) -> None:
+    """Settles the backend, before NumPy starts its threads; then meets other processes."""
+    from keras_digitnet.environment import name_backend, suppress_native_stderr
+
+    name_backend(backend, for_training=True)
+    if devices or "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        with suppress_native_stderr():
+            from keras_digitnet import distribution
+        distribution.join(devices)
+
+
 def _refuse_settings(context: typer.Context) -> None:
     """A resumed run has its settings; a flag that would be ignored is a mistake."""
-    allowed = {"resume", "backend", "quiet", "as_json"}
+    allowed = {"resume", "devices", "backend", "quiet", "as_json"}
     given = [
         f"--{name.replace('_', '-')}"
         for name in context.params

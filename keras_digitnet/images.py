@@ -7,14 +7,20 @@ import logging
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.picture_files import MOST_PAGES, count_pages, first_bytes, kind_of, page_of
+from keras_digitnet.picture_files import (
+    MOST_PAGES,
+    count_pages,
+    first_bytes,
+    kind_of,
+    page_of,
+    without_warnings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,8 +176,7 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
 
     file: Any = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; only the pixels matter
+        with without_warnings():  # about odd metadata; only the pixels matter
             if isinstance(picture, Image.Image):
                 return convert(_within_limits(picture))
             if hasattr(picture, "__array__") and not isinstance(picture, str | bytes):

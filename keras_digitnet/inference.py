@@ -158,13 +158,15 @@ def require_size(batch_size: int) -> None:
         raise DigitNetError(f"batch_size: expected 1 or more; received: {batch_size}.")
 
 
-def load_classifier(where: str | Path, backend: str | None = None) -> Classifier:
+def load_classifier(
+    where: str | Path, backend: str | None = None, threads: int | None = None
+) -> Classifier:
     """`load`, for what only a classifier can do.
 
     Raises:
         DigitNetError: As for `load`; or it is a reader.
     """
-    model = load(where, backend)
+    model = load(where, backend, threads)
     if isinstance(model, Reader):
         raise DigitNetError(
             "model: expected a classifier of single digits; received: "
@@ -174,7 +176,9 @@ def load_classifier(where: str | Path, backend: str | None = None) -> Classifier
     return model
 
 
-def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
+def load(
+    where: str | Path, backend: str | None = None, threads: int | None = None
+) -> Classifier | Reader:
     """Loads a trained model from wherever it is.
 
     The names of the classes come from the `config.json` that lies beside a
@@ -195,6 +199,9 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
             it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
             file on what Keras runs on, or else on what `keras.json` names, or
             else on TensorFlow.
+        threads: On how many a call computes, in ONNX Runtime and LiteRT; else
+            as many as there are processors. 1 is best where threads or
+            processes of one's own ask at the same time.
 
     Returns:
         A `Classifier`, or a `Reader` where that is what was trained, as `reader`.
@@ -210,7 +217,7 @@ def load(where: str | Path, backend: str | None = None) -> Classifier | Reader:
     with _opening:
         if backend:
             environment.select_backend(backend)
-        return _model(form.open(path), config_dir(path))
+        return _model(form.open(path, threads), config_dir(path))
 
 
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:

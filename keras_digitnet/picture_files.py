@@ -1,7 +1,9 @@
 """Finds picture files and the pages of TIFFs."""
 
+import contextlib
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,6 +49,10 @@ _LITTER = re.compile(
 )
 _PAGE = re.compile(r"(.+)#page=([1-9]\d{0,8})", re.DOTALL)
 MOST_PAGES = 1000
+
+_lock = threading.Lock()
+_without_warnings = 0  # threads that are inside
+_filters = contextlib.ExitStack()
 
 
 def is_litter(name: str) -> bool:
@@ -154,20 +160,39 @@ def count_pages(file: Any) -> list[int]:
     pages: list[int] = []
     number = 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=["TIFF"]) as opened:
-                while number <= MOST_PAGES:
-                    opened.seek(number - 1)
-                    reduced = opened.tag_v2.get(254, 0) & 1  # type: ignore[attr-defined]
-                    pages += [] if reduced else [number]
-                    number += 1
-                pages.append(number)
+        with without_warnings(), Image.open(file, formats=["TIFF"]) as opened:
+            while number <= MOST_PAGES:
+                opened.seek(number - 1)
+                reduced = opened.tag_v2.get(254, 0) & 1  # type: ignore[attr-defined]
+                pages += [] if reduced else [number]
+                number += 1
+            pages.append(number)
     except EOFError:
         pass
     except Exception:  # Pillow's decoders raise exceptions of any type
         pages += [number] if number > 1 else []
     return pages or [1]
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignores Python's warnings; the last of several threads to leave brings them back.
+
+    `warnings.catch_warnings` alone may bring back what another thread had set.
+    """
+    global _without_warnings
+    with _lock:
+        if not _without_warnings:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _without_warnings += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _without_warnings -= 1
+            if not _without_warnings:
+                _filters.close()
 
 
 def _page_names(path: str) -> Iterator[str]:

@@ -157,6 +157,7 @@ def team(
     model: Classifier | Reader | Team | None = None,
     reader: Reader | None = None,
     backend: str | None = None,
+    threads: int | None = None,
 ) -> Team:
     """What reads pictures with a model.
 
@@ -166,6 +167,7 @@ def team(
         reader: Finds for a classifier; else the shipped one, if the classes are
             the ten digits.
         backend: As for `load`, of what is loaded here.
+        threads: The same.
 
     Raises:
         DigitNetError: Classes differ, or a reader is given one to find for it.
@@ -177,24 +179,24 @@ def team(
             raise DigitNetError("reader: expected none beside a model that is a reader itself.")
         return Team(model, None)
     if reader is None and (model is None or model.classes == tuple("0123456789")):
-        reader = _shipped_reader(backend)
+        reader = _shipped_reader(backend, threads)
     if model is None:
-        return Team(reader, _shipped_classifier(backend), together=True)
+        return Team(reader, _shipped_classifier(backend, threads), together=True)
     if reader is not None and reader.named and model.named:
         model.require_classes(reader.classes)
     return Team(reader, model)
 
 
 @functools.cache  # pictures come one by one, and each would load it anew
-def _shipped_reader(backend: str | None) -> Reader:
-    reader = load(READER, backend)
+def _shipped_reader(backend: str | None, threads: int | None) -> Reader:
+    reader = load(READER, backend, threads)
     assert isinstance(reader, Reader)
     return reader
 
 
 @functools.cache
-def _shipped_classifier(backend: str | None) -> Classifier:
-    return load_classifier(CLASSIFIER, backend)
+def _shipped_classifier(backend: str | None, threads: int | None) -> Classifier:
+    return load_classifier(CLASSIFIER, backend, threads)
 
 
 def read(

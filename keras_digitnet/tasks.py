@@ -34,6 +34,7 @@ AnyReport = Report | LinesReport
 # Lines on which a reader is evaluated, and training pages in the run's picture.
 _LINES = 500
 _SHOWN_PAGES = 24
+_ALL = slice(None)  # rows of a batch
 
 
 class Task(Protocol):
@@ -54,8 +55,11 @@ class Task(Protocol):
     def network(self, name: str) -> keras.Model:
         """Builds the network, with weights initialized from Keras's global seed."""
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
-        """Endless batches, `steps` per epoch, which depend on the seed and the epoch's number."""
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
+        """Endless batches, `steps` per epoch, which depend on the seed and the epoch's number.
+
+        Only the `rows` of each batch are made.
+        """
 
     def validation(self) -> Batch:
         """The inputs and targets of validation, the same in every epoch."""
@@ -100,10 +104,10 @@ class ClassifierTask:
         """Builds the classifier with new weights."""
         return build_model(self._network, name)
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Batches of images `(B, 28, 28, 1)` uint8 and labels `(B,)` int64."""
         config, train = self._config, self._dataset.train
-        return batches(train, config.batch_size, self.steps, config.seed, first_epoch)
+        return batches(train, config.batch_size, self.steps, config.seed, first_epoch, rows)
 
     def validation(self) -> Batch:
         """All validation images and their labels."""
@@ -172,18 +176,19 @@ class ReaderTask:
         """Builds the reader with new weights."""
         return build_detector(self._network, name)
 
-    def batches(self, first_epoch: int) -> Iterator[Batch]:
+    def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Batches of pages `(B, H, W, 1)` uint8 and targets `(B, h, w, 8)` float32."""
         compose = self._composer(self._dataset.train)
+        pages = range(self._config.batch_size)[rows]
         for epoch in itertools.count(first_epoch):
             for step in range(self.steps):
-                yield self._batch(compose, self._config.batch_size, (epoch, step))
+                yield self._batch(compose, pages, (epoch, step))
 
     def validation(self) -> Batch:
         """Pages composed of the validation characters, and their targets."""
         compose = self._composer(self._dataset.validation)
         # No epoch has this number, so these pages are in no training epoch.
-        return self._batch(compose, self._network.validation_pages, (2**32 - 1, 0))
+        return self._batch(compose, range(self._network.validation_pages), (2**32 - 1, 0))
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """Calibrates the logits by a temperature, and the presence by scale and shift."""
@@ -222,14 +227,14 @@ class ReaderTask:
         source = GlyphSource(split.images, split.labels, self._dataset.classes)
         return Composer(source, self._network.page, self._network.num_classes)
 
-    def _batch(self, compose: Composer, count: int, number: tuple[int, int]) -> Batch:
-        pages = [compose.compose(self._random(*number, index)) for index in range(count)]
+    def _batch(self, compose: Composer, indices: range, number: tuple[int, int]) -> Batch:
+        pages = [compose.compose(self._random(*number, index)) for index in indices]
         images = np.stack([page.image for page in pages])[..., None]
         return images, np.stack([targets(page) for page in pages])
 
 
 def batches(
-    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int
+    split: Split, batch_size: int, steps: int, seed: int, first_epoch: int, rows: slice = _ALL
 ) -> Iterator[Batch]:
     """Endless shuffled batches, `steps` per epoch.
 
@@ -243,10 +248,11 @@ def batches(
         steps: Batches per epoch.
         seed: The run's seed.
         first_epoch: Number of the first epoch, from 0 on.
+        rows: Which rows of each batch are taken.
     """
     for epoch in itertools.count(first_epoch):
         random = np.random.default_rng([seed, epoch])
         passes = math.ceil(steps * batch_size / len(split))
         order = np.concatenate([random.permutation(len(split)) for _ in range(passes)])
         for index in order[: steps * batch_size].reshape(steps, batch_size):
-            yield split.images[index], split.labels[index]
+            yield split.images[index[rows]], split.labels[index[rows]]

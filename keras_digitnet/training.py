@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import logging
@@ -30,6 +31,7 @@ from keras_digitnet.artifacts import (
 )
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
+from keras_digitnet.distribution import Group
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
@@ -89,6 +91,7 @@ def train(
     out_dir: str | Path = "runs",
     verbose: int | str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    devices: int | str | None = None,
 ) -> Run:
     """Trains a model and writes a run folder.
 
@@ -104,6 +107,10 @@ def train(
             epoch; `auto` is Keras's choice.
         callbacks: Keras callbacks, called after the run's own. They may stop
             the training; what they do to the weights is theirs to answer for.
+        devices: How many devices share each batch, or `all`; the losses are
+            those of one. On JAX only. In several processes that have called
+            `keras.distribution.initialize` all do; process 0 alone leaves a
+            folder.
 
     Raises:
         DigitNetError: The data is unusable, the loss was not finite, a callback
@@ -115,8 +122,7 @@ def train(
     dataset = dataset or _load(config)
     # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
     config = config.completed(dataset.source, len(dataset.classes))
-    backend = keras.backend.backend()
-    folder = create_run_folder(Path(out_dir), dataset.name, config.preset, backend)
+    group = Group(devices, config.batch_size)
     policy = network_dtype()
     if (named := keras.config.dtype_policy().name) != policy:
         logger.warning(
@@ -125,9 +131,11 @@ def train(
             policy,
             named,
         )
-    write_json(folder.config_path, _describe(config, dataset, policy))
-    with _keras_settings(policy):
-        return _run(folder, config, dataset, verbose, callbacks)
+    named = (dataset.name, config.preset, keras.backend.backend())
+    new = functools.partial(create_run_folder, Path(out_dir), *named)
+    with group.folder(new, going_on=False) as folder, _keras_settings(policy):
+        write_json(folder.config_path, _describe(config, dataset, policy))
+        return _run(folder, config, dataset, verbose, callbacks, group)
 
 
 def resume(
@@ -136,6 +144,7 @@ def resume(
     *,
     verbose: int | str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    devices: int | str | None = None,
 ) -> Run:
     """Goes on with a run that was stopped; the end is as if it never had been.
 
@@ -144,6 +153,7 @@ def resume(
         dataset: The images the run was given, if it was given any.
         verbose: As for `train`.
         callbacks: As for `train`; none is kept with a run, so give them again.
+        devices: As for `train`; another number than before will do.
 
     Raises:
         DigitNetError: The folder holds no unfinished run, or the backend or the
@@ -171,9 +181,10 @@ def resume(
             f"{run_dir}: expected the run's own images ({saved['dataset']}); received: "
             f"{dataset.name} with other content."
         )
-    remove_leftovers(folder.path)
-    with _keras_settings(policy):
-        return _run(folder, config, dataset, verbose, callbacks)
+    group = Group(devices, config.batch_size)
+    with group.folder(lambda: folder, going_on=True) as own, _keras_settings(policy):
+        remove_leftovers(own.path)
+        return _run(own, config, dataset, verbose, callbacks, group)
 
 
 def learning_rate_at(epoch: float, config: TrainConfig) -> float:
@@ -255,6 +266,7 @@ def _run(
     dataset: Dataset,
     verbose: int | str,
     callbacks: Sequence[keras.callbacks.Callback],
+    group: Group,
 ) -> Run:
     logger.info(
         "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
@@ -266,7 +278,8 @@ def _run(
         folder.path,
     )
     keras.utils.set_random_seed(config.seed)
-    model = build_and_compile(config, dataset)
+    with group.scope():
+        model = build_and_compile(config, dataset)
     history = _read_history(folder)
     if history:
         model.load_weights(folder.checkpoint_path(len(history)))
@@ -275,10 +288,11 @@ def _run(
     kept = ""
     try:
         with _best_kept(folder, config, dataset, history):
-            _fit(model, folder, config, dataset, history, verbose, callbacks)
+            _fit(model, folder, config, dataset, history, verbose, callbacks, group)
+        model = group.on_one_device(model, lambda: build_and_compile(config, dataset))
         calibration = _save_model(model, folder, config, dataset)
         kept = f" The model is kept: {folder.model_path}."
-        if config.export and not (folder.servable_dir / "1").exists():
+        if config.export and not group.process and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
         return _finish(folder, config, dataset, history, calibration, count_parameters(model))
     except _DivergedError:
@@ -355,32 +369,34 @@ def _fit(
     history: History,
     verbose: int | str,
     callbacks: Sequence[keras.callbacks.Callback],
+    group: Group,
 ) -> None:
     """Trains to the end, adds to `history`, and leaves the best weights in the model."""
     task = task_of(config, dataset)
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
-    with _stop_signals() as signals:
+    with _stop_signals() as signals, group.scope(), group.losses_told():
         model.fit(
-            feed(task.batches(done)),
+            feed(task.batches(done, group.rows(config.batch_size))),
             steps_per_epoch=task.steps,
             initial_epoch=done,
             epochs=done if patience_lost else config.epochs,
             validation_data=task.validation(),
             validation_batch_size=task.validation_batch,
             shuffle=False,  # the task has done it
-            verbose=verbose if environment.has_stdout() else 0,
+            verbose=verbose if environment.has_stdout() and not group.process else 0,
             callbacks=[
                 WarmupCosine(config, task.steps),
                 _EpochSeeds(config.seed),
-                _Guard(signals),
+                *group.callbacks(),
+                _Guard(signals, group),
                 _EarlyStopping(config.epochs_of_patience, folder, history),
                 _Checkpoint(folder, history),
                 *callbacks,
             ],
         )
-        if signals:  # during the last epoch's validation
-            raise TrainingInterrupted("Stopped after the last epoch.", signals[0])
+        if number := group.agreed(max(signals, default=0)):  # in the last epoch's validation
+            raise TrainingInterrupted("Stopped after the last epoch.", number)
 
 
 def _save_model(
@@ -488,9 +504,10 @@ class _EpochSeeds(keras.callbacks.Callback):
 class _Guard(keras.callbacks.Callback):
     """Ends training between two batches, on a signal or a loss that is not finite."""
 
-    def __init__(self, signals: list[int]) -> None:
+    def __init__(self, signals: list[int], group: Group) -> None:
         super().__init__()
         self._signals = signals
+        self._group = group
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -498,8 +515,8 @@ class _Guard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._require_finite("loss", logs)
-        if self._signals:
-            raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", self._signals[0])
+        if number := self._group.agreed(max(self._signals, default=0)):
+            raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", number)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         # The last step may corrupt the weights after its own loss was taken.

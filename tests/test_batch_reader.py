@@ -47,3 +47,18 @@ def test_batches_of_single_digits_are_labels(digits: Dataset) -> None:
 def test_a_missing_model_is_reported_before_the_first_batch() -> None:
     with pytest.raises(DigitNetError, match="nowhere"):
         kd.BatchReader("nowhere")
+
+
+def test_pandas_hands_over_a_frame(digits: Dataset) -> None:
+    """As Spark's `mapInPandas` and pandas UDFs do."""
+    pandas = pytest.importorskip("pandas")
+    contents = [*map(png, digits.test.images[:3, ..., 0]), b"no"]
+    frame = pandas.DataFrame({"path": list("abcd"), "bytes": contents})
+    reader = kd.BatchReader("nano", one_digit=True)
+    answers = pandas.DataFrame(reader(frame))
+    assert answers.columns.tolist() == ["path", "label", "confidence", "error"]
+    assert answers["path"].tolist() == list("abcd")
+    assert (answers["error"] != "").tolist() == [False, False, False, True]
+    assert answers.equals(
+        pandas.DataFrame(reader(frame.iloc[::-1])).iloc[::-1].reset_index(drop=True)
+    )

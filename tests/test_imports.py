@@ -27,13 +27,14 @@ LATE_EVERYWHERE = {
     "pyarrow",
     "fastapi",
     "pydantic",
+    "ray",
     "rich",
     "starlette",
     "uvicorn",
 }
 # Imported late themselves.
 WEB_MODULES = {"demo.app": {"fastapi", "pydantic", "starlette"}, "demo.uploads": {"starlette"}}
-KERAS_MODULES = {"layers", "model", "detector", "tasks", "training", "export"}
+KERAS_MODULES = {"layers", "model", "detector", "tasks", "distribution", "training", "export"}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:

@@ -1,8 +1,8 @@
 """The formats in which a trained model is stored, one module each.
 
-The rest of the package knows them by this table alone. A format's module has `open_model(path)`,
-which returns a `Runtime`, and, if models are exported to it, `write_model(reference, path)`. To
-add a format, write such a module and add a row.
+The rest of the package knows them by this table alone. A format's module has
+`open_model(path, threads)`, which returns a `Runtime`, and, if models are exported to it,
+`write_model(reference, path)`. To add a format, write such a module and add a row.
 """
 
 import importlib
@@ -45,15 +45,20 @@ class Format:
         """The suffix of its files; empty for a folder."""
         return Path(self.file).suffix
 
-    def open(self, path: Path) -> "Runtime":
+    def open(self, path: Path, threads: int | None = None) -> "Runtime":
         """Opens a file, or the folder of a SavedModel's version.
+
+        Args:
+            path: Where it is.
+            threads: On how many ONNX Runtime and LiteRT compute a call, else one a
+                processor; the others share theirs among all that the process opens.
 
         Raises:
             DigitNetError: It is neither a classifier nor a reader, or its runtime is not
                 installed.
         """
         module = importlib.import_module(f"keras_digitnet.formats.{self.module}")
-        runtime: Runtime = module.open_model(path)
+        runtime: Runtime = module.open_model(path, threads)
         return runtime
 
     def write(self, reference: "Reference", path: Path) -> None:

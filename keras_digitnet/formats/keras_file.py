@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def open_model(path: Path) -> Runtime:
+def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens a `.keras` file on the current backend, or selects one if Keras is not imported yet."""
     require_process(path)
     inference = load_inference_model(path)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keras_digitnet.formats.reference import Reference
 
 
-def open_model(path: Path) -> Runtime:
+def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens a `.tflite` file in LiteRT."""
     litert = import_extra("ai_edge_litert.interpreter", "litert")
 
@@ -41,7 +41,7 @@ def open_model(path: Path) -> Runtime:
         content = path.read_bytes()  # kept for further workers, since the file may change
 
         def opened() -> Any:
-            return litert.Interpreter(model_content=content, num_threads=usable_cpus())
+            return litert.Interpreter(model_content=content, num_threads=threads or usable_cpus())
 
         interpreter = opened()
         require_finite(path, _litert_weights(interpreter))

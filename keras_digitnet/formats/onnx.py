@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from keras_digitnet.formats.reference import Reference
 
 
-def open_model(path: Path) -> Runtime:
+def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens an `.onnx` file in ONNX Runtime, on the CPU."""
     onnxruntime = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as exceptions
-    options.intra_op_num_threads = usable_cpus()
+    options.intra_op_num_threads = threads or usable_cpus()
     dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
 
     def described(nodes: Any) -> Signature:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keras_digitnet.formats.reference import Reference
 
 
-def open_model(path: Path) -> Runtime:
+def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens an OpenVINO `.xml` file with its `.bin`, computing in float32.
 
     By default OpenVINO computes in bfloat16 on processors that support it, which

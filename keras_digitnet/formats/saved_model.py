@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def open_model(path: Path) -> Runtime:
+def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
     require_process(path)
     require_tensorflow(str(path))

@@ -1,0 +1,195 @@
+"""Measures what uses more than one processor: many pictures, and several devices that train.
+
+    python scripts/speed_scale.py many --ray-python .venv-ray/bin/python --write
+    python scripts/speed_scale.py devices --write
+
+Each row is a process of its own, started once; the answers and the losses must be equal.
+"""
+
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import readme
+import typer
+from speed_processes import machine_line
+
+from keras_digitnet.artifacts import RunFolder
+from keras_digitnet.cli_output import print_table
+from keras_digitnet.data import load_dataset
+
+Write = Annotated[bool, typer.Option("--write", help="Put the figures into scripts/README.md.")]
+Data = Annotated[str, typer.Option(help="Whose digits.")]
+Table = list[tuple[str, ...]]
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def many(
+    count: Annotated[int, typer.Option(help="Pictures of each kind.")] = 20_000,
+    broken: Annotated[int, typer.Option(help="Of them, files that are none.")] = 50,
+    ray_python: Annotated[
+        str | None, typer.Option(help="The Python that has Ray; else no row for it.")
+    ] = None,
+    data: Data = "mnist",
+    write: Write = False,
+) -> None:
+    """Pictures a second of `predict` and `read`, in one thread, on all processors, on Ray."""
+    rows: Table = []
+    for command, digits in (("predict", 1), ("read", 4)):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            make_pictures(folder / "pictures", count, broken, digits, data)
+            expected = None
+            for name, system in (
+                ("`--jobs 1`", ("--jobs", "1")),
+                ("every processor", ()),
+                ("Ray", None),
+            ):
+                if system is None and ray_python is None:
+                    continue
+                found, seconds, memory = (
+                    _command(command, folder, system)
+                    if system is not None
+                    else _ray(str(ray_python), command, folder)
+                )
+                expected = expected or found
+                same = found == expected and len(found) == count
+                errors = sum(not text for text in found.values())
+                rate = f"{count / seconds:.1f}"
+                rows.append((f"`{command}`, {name}", rate, memory, str(errors), str(bool(same))))
+    columns = ("command", "pictures a second", "memory", "errors", "same answers")
+    _show("speed-many", f"{count:,} pictures, {broken} of them broken", columns, rows, write)
+
+
+def make_pictures(folder: Path, count: int, broken: int, digits: int, data: str) -> None:
+    """Numbers of so many test digits on grey paper, two or three times as large."""
+    from PIL import Image
+
+    folder.mkdir()
+    images = load_dataset(data).test.images[..., 0]
+    random = np.random.default_rng(0)
+    bad = set(random.choice(count, broken, replace=False).tolist())
+    for index in range(count):
+        path = folder / f"{index:06d}.png"
+        if index in bad:
+            path.write_bytes(b"no picture")
+            continue
+        line = np.concatenate(images[random.integers(len(images), size=digits)], axis=1)
+        side = int(random.integers(2, 4))
+        ink = np.pad(np.kron(line, np.ones((side, side))), 30)
+        paper = 235 - 0.85 * ink + random.normal(0, 4, ink.shape)
+        Image.fromarray(paper.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def _command(
+    command: str, folder: Path, options: Sequence[str]
+) -> tuple[dict[str, str], float, str]:
+    """What each file says, seconds, and the peak of memory."""
+    where = folder / "answers.csv"
+    arguments = ["-m", "keras_digitnet", command, str(folder / "pictures"), "--csv", *options]
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    start = time.perf_counter()
+    with where.open("w") as file:
+        child = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=file, stderr=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - start
+    if os.waitstatus_to_exitcode(status) not in (0, 1):
+        raise RuntimeError(f"{command}: ended with {status}")
+    with where.open(newline="") as file:
+        found = {Path(row["file"]).name: next(iter(row.values())) for row in csv.DictReader(file)}
+    return found, seconds, f"{usage.ru_maxrss / 1e3:,.0f} MB"
+
+
+def _ray(python: str, command: str, folder: Path) -> tuple[dict[str, str], float, str]:
+    """The same on a local cluster, whose start is part of the seconds."""
+    import pyarrow.parquet as pq
+
+    script = Path(__file__).with_name("predict_ray.py")
+    options = ["--one-digit"] if command == "predict" else []
+    start = time.perf_counter()
+    subprocess.run(
+        [python, script, folder / "pictures", folder / "answers", *options],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    seconds = time.perf_counter() - start
+    rows = [row for path in folder.glob("answers/*") for row in pq.read_table(path).to_pylist()]
+    text = "label" if command == "predict" else "text"
+    found = {Path(row["path"]).name: " ".join(row[text].split("\n")) for row in rows}
+    return found if len(found) == len(rows) else {}, seconds, ""
+
+
+@app.command()
+def devices(
+    preset: Annotated[str, typer.Option(help="One of the presets.")] = "nano",
+    epochs: Annotated[int, typer.Option(help="Of each run.")] = 2,
+    data: Data = "mnist",
+    write: Write = False,
+) -> None:
+    """Losses and seconds of one device, two of one process, and two processes, on a CPU."""
+    flags = "--xla_force_host_platform_device_count=2"
+    systems: dict[str, list[dict[str, str]]] = {
+        "one device": [{}],
+        "two devices": [{"XLA_FLAGS": flags, "devices": "2"}],
+        "two processes": [
+            {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": "127.0.0.1:18543",
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(process),
+            }
+            for process in (1, 0)
+        ],
+    }
+    rows: Table = []
+    for name, processes in systems.items():
+        history = _train(processes, preset, epochs, data)
+        for epoch, row in enumerate(history, start=1):
+            figures = (f"{row['loss']:.9f}", f"{row['val_loss']:.9f}", f"{row['seconds']:.1f} s")
+            rows.append((name, str(epoch), *figures))
+    columns = ("", "epoch", "loss", "validation loss", "time")
+    _show("speed-devices", f"`{preset}` on JAX, {data}", columns, rows, write)
+
+
+def _train(
+    processes: Sequence[dict[str, str]], preset: str, epochs: int, data: str
+) -> list[dict[str, Any]]:
+    """The history of the run of the last process."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "keras_digitnet", "train", "--backend", "jax"]
+        command += ["--preset", preset, "--epochs", str(epochs), "--data", data, "--out", place]
+        command += ["--no-test", "--no-export", "--quiet"]
+        children = []
+        for settings in processes:
+            chosen = ["--devices", settings["devices"]] if "devices" in settings else []
+            environment = os.environ | settings
+            children.append(subprocess.Popen([*command, *chosen], env=environment))
+        if any(child.wait() for child in children):
+            raise RuntimeError(f"{json.dumps(processes)}: a process failed")
+        (path,) = Path(place).iterdir()
+        with RunFolder(path).history_path.open(newline="") as file:
+            rows = itertools.islice(csv.DictReader(file), epochs)
+            return [{key: float(value) for key, value in row.items()} for row in rows]
+
+
+def _show(block: str, title: str, columns: Sequence[str], rows: Table, write: bool) -> None:
+    print_table(title, columns, rows)
+    if write:
+        table = readme.table(columns, rows)
+        readme.write_block(block, f"{title}:\n\n{table}\n\n{machine_line()}")
+
+
+if __name__ == "__main__":
+    app()
