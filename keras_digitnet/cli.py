@@ -29,6 +29,7 @@ from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
 from keras_digitnet.formats import EXPORT_FORMATS, chosen_formats
+from keras_digitnet.jax_process import compiled_programs, keep_compiled_programs
 
 
 class _Commands(TyperGroup):
@@ -98,6 +99,7 @@ def main(
 ) -> None:
     """Trains and uses DigitNet, a small and accurate reader of handwritten digits."""
     _open_streams(context.invoked_subcommand)
+    keep_compiled_programs()
 
 
 for command in (train, evaluate, predict, read):
@@ -243,6 +245,8 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
     try:
         found["backend"] = environment.select_backend(backend)
         found["devices"] = environment.devices(found["backend"])
+        if found["backend"] == "jax":
+            found["compiled programs"] = compiled_programs() or "none are kept"
     except DigitNetError as error:
         problem = error  # shown last: the versions are what explains it
     named = backend or environment.NAMED_BACKEND
@@ -252,7 +256,7 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         print_json(found)
     else:
         print_table("Versions", ("package", "version"), list(found["versions"].items()))
-        for key in ("metal", "backend", "problem"):
+        for key in ("metal", "backend", "compiled programs", "problem"):
             if key in found:
                 typer.echo(f"{key}: {found[key]}")
         if "devices" in found:

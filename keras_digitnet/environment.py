@@ -1,7 +1,6 @@
 """Which backend computes, on what, and in which versions; Apple's plugin included."""
 
 import contextlib
-import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from keras_digitnet.errors import DigitNetError, did_you_mean, first_line
+from keras_digitnet.jax_process import keep_freed_memory
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -64,8 +64,8 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
 
     Args:
         name: One of `BACKENDS`.
-        for_training: Whether the process is there to train; on JAX it then
-            keeps the memory that it frees, for good.
+        for_training: Whether the process is there to train; on JAX, and a CPU,
+            it then keeps the memory that it frees, for good.
 
     Raises:
         DigitNetError: No such backend, it is not installed, it cannot start on
@@ -102,7 +102,7 @@ def name_backend(name: str | None = None, for_training: bool = False) -> str:
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
     if for_training and name == "jax":
-        _keep_freed_memory()
+        keep_freed_memory()
     return name
 
 
@@ -254,25 +254,6 @@ def _reports_openvino() -> bool:
         return consent.read_bytes().strip() == b"1"
     except (OSError, RuntimeError):
         return False
-
-
-def _keep_freed_memory() -> None:
-    """Lets this process keep the memory that it frees, from now on, where the C library is glibc.
-
-    XLA takes the memory of each training step anew and gives it back after it;
-    that Linux then hands it out page by page makes a third of a step of `base`.
-    It counts only before a library starts its threads.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in (
-            (-8, 1),  # M_ARENA_MAX: one heap for all threads, since others cannot grow so large
-            (-4, 0),  # M_MMAP_MAX: nothing beside the heap
-            (-1, -1),  # M_TRIM_THRESHOLD: the heap does not shrink
-        ):
-            mallopt(option, value)
 
 
 def has_stdout() -> bool:

@@ -1,6 +1,7 @@
 """The Keras layers that Keras lacks; each runs and jits on every backend."""
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -33,6 +34,14 @@ class _RandomImageLayer(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
+
+    def draws(self, images: Any, count: int) -> Any:
+        """`(N, count)` numbers from 0 to 1, evenly drawn: all that a call needs, at once.
+
+        Each draw moves the generator's state on, and waits for it on torch.
+        """
+        shape = (ops.shape(images)[0], count)
+        return keras.random.uniform(shape, dtype=images.dtype, seed=self.seed_generator)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
@@ -77,23 +86,29 @@ class RandomAffine(_RandomImageLayer):
         self.elastic = elastic
 
     def change(self, images: Any) -> Any:
-        count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
-        draws = keras.random.uniform(
-            (6, count), -1.0, 1.0, dtype=images.dtype, seed=self.seed_generator
+        height, width = images.shape[1:3]
+        largest = (
+            math.radians(self.rotation),
+            self.zoom,
+            self.zoom / 2,
+            self.shift * height,
+            self.shift * width,
+            self.shear,
         )
-        zoom = 1.0 + draws[1] * self.zoom
+        nodes = 2 * _NODES**2 if self.elastic > 0 else 0
+        draws = self.draws(images, len(largest) + nodes)
+        amounts = (2 * draws[:, : len(largest)] - 1) * ops.convert_to_tensor(largest, images.dtype)
+        angle, zoom, taller, down, right, shear = ops.unstack(amounts, len(largest), axis=1)
         bend = 0.0
-        if self.elastic > 0:
-            draws_of_nodes = keras.random.normal(
-                (2, count, _NODES**2), dtype=images.dtype, seed=self.seed_generator
-            )
-            bend = self.elastic * _smooth_field(draws_of_nodes, height, width)
+        if nodes:
+            of_nodes = ops.reshape(_normal(draws[:, len(largest) :]), (2, -1, _NODES**2))
+            bend = self.elastic * _smooth_field(of_nodes, height, width)
         return self.transform(
             images,
-            angle=draws[0] * math.radians(self.rotation),
-            zoom=(zoom * (1.0 + draws[2] * self.zoom / 2), zoom),
-            shift=(draws[3] * self.shift * height, draws[4] * self.shift * width),
-            shear=draws[5] * self.shear,
+            angle=angle,
+            zoom=((1 + zoom) * (1 + taller), 1 + zoom),
+            shift=(down, right),
+            shear=shear,
             bend=bend,
         )
 
@@ -166,25 +181,32 @@ class RandomPen(_RandomImageLayer):
         self.rate = rate
 
     def change(self, images: Any) -> Any:
-        shape = (3, ops.shape(images)[0], 1, 1, 1)
-        draws = keras.random.uniform(shape, dtype=images.dtype, seed=self.seed_generator)
-        level = 0.2 + 0.4 * draws[0]
-        hardness = 2.5 + 3.5 * draws[1]  # of the stroke's rim; the softest leaves paper black
-        kernel = ops.cast(_gaussian(), images.dtype)
-        blurred = ops.conv(images, kernel, padding="same", data_format="channels_last")
+        draws = ops.reshape(self.draws(images, 3), (-1, 3, 1, 1, 1))
+        level = 0.2 + 0.4 * draws[:, 0]
+        hardness = 2.5 + 3.5 * draws[:, 1]  # of the stroke's rim; the softest leaves paper black
+        blurred = _blurred(images)
         drawn = ops.clip(0.5 + hardness * (blurred - level), 0.0, 1.0)
-        return ops.where(draws[2] < self.rate, drawn, images)
+        return ops.where(draws[:, 2] < self.rate, drawn, images)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 
+def _blurred(images: Any) -> Any:
+    """`(N, H, W, 1)` through a Gaussian."""
+    taps = ops.cast(_gaussian(), images.dtype)
+    if keras.backend.backend() == "jax":
+        return _shifted_sum(images, taps)
+    kernel = ops.reshape(taps, (_TAPS, _TAPS, 1, 1))
+    return ops.conv(images, kernel, padding="same", data_format="channels_last")
+
+
 @functools.cache
-def _gaussian(deviation: float = 0.8, reach: int = 2) -> np.ndarray:
-    """`(2*reach+1, 2*reach+1, 1, 1)` weights of a blur, which sum to 1; in pixels."""
-    along = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+def _gaussian(deviation: float = 0.8) -> np.ndarray:
+    """`(1, _TAPS**2)` weights of a blur, which sum to 1; in pixels."""
+    along = np.exp(-0.5 * ((np.arange(_TAPS) - _TAPS // 2) / deviation) ** 2)
     weights = np.outer(along, along)
-    return (weights / weights.sum()).astype("float32")[..., None, None]
+    return (weights / weights.sum()).astype("float32").reshape(1, -1)
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
@@ -209,74 +231,129 @@ class RandomDegradation(_RandomImageLayer):
         self.rate = rate
 
     def change(self, images: Any) -> Any:
-        degraded = images
-        for step in (self._bar, self._bar, self._filter, self._noise, self._paper, self._stain):
-            degraded = self._mix(0.5, step(degraded), degraded)
-        return self._mix(self.rate, ops.clip(degraded, 0.0, 1.0), images)
-
-    def _bar(self, images: Any) -> Any:
-        height, width = images.shape[1:3]
-        down = ops.reshape(ops.arange(height, dtype=images.dtype), (1, height, 1, 1))
-        right = ops.reshape(ops.arange(width, dtype=images.dtype), (1, 1, width, 1))
-        down = down - self._uniform(images, 0, height)
-        right = right - self._uniform(images, 0, width)
-        angle = self._uniform(images, 0, math.pi)
-        along = down * ops.cos(angle) + right * ops.sin(angle)
-        across = right * ops.cos(angle) - down * ops.sin(angle)
-        inside = ops.logical_and(
-            ops.abs(along) < self._uniform(images, 1, height / 2),
-            ops.abs(across) < self._uniform(images, 0.5, 3),
+        steps = self._steps(*images.shape[1:3])
+        ranges = [each for _, of_step, _ in steps for each in of_step]
+        normals = [count for *_, count in steps]
+        draws = self.draws(images, 1 + len(steps) + len(ranges) + sum(normals))
+        choices, even, normal = ops.split(
+            draws, [1 + len(steps), 1 + len(steps) + len(ranges)], axis=1
         )
-        return ops.where(inside, self._uniform(images, 0, 1), images)
+        low, high, neutral = (
+            ops.convert_to_tensor(each, images.dtype) for each in zip(*ranges, strict=True)
+        )
+        step_of = np.repeat(np.arange(len(steps)), [len(of_step) for _, of_step, _ in steps])
+        chosen = ops.take(self._chosen(choices), step_of, axis=1)
+        amounts = ops.where(chosen, low + (high - low) * even, neutral)
+        amounts = ops.reshape(amounts, (-1, len(ranges), 1, 1, 1))
+        amounts = iter(ops.unstack(amounts, len(ranges), axis=1))
+        normal = ops.split(_normal(normal), np.cumsum(normals[:-1]).tolist(), axis=1)
+        for (step, of_step, _), numbers in zip(steps, normal, strict=True):
+            images = step(images, numbers, *itertools.islice(amounts, len(of_step)))
+        return ops.clip(images, 0.0, 1.0)
 
-    def _filter(self, images: Any) -> Any:
-        side = 5
-        sharpness = ops.reshape(self._uniform(images, 0, 3), (-1, 1))
-        taps = ops.softmax(sharpness * self._normal(images, side * side))
-        taps = ops.reshape(taps, (-1, 1, 1, side * side))
-        height, width = images.shape[1:3]
-        edge = side // 2
-        padded = ops.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-        return sum(
-            padded[:, top : top + height, left : left + width]
-            * taps[..., top * side + left : top * side + left + 1]
-            for top in range(side)
-            for left in range(side)
+    def _steps(self, height: int, width: int) -> tuple[tuple[Any, Any, int], ...]:
+        """Each step, its amounts, and how many normal draws an image it takes.
+
+        An amount is `(lowest, highest, neutral)`. With the neutral ones a step
+        leaves an image as it is, which costs less than choosing between two.
+        """
+        bar = (
+            (0, height, 0),  # of its middle, down
+            (0, width, 0),  # and to the right
+            (0, math.pi, 0),  # its angle
+            (1, height / 2, 0),  # half its length
+            (0.5, 3, 0),  # half its breadth
+            (0, 1, 0),  # its grey
+        )
+        return (
+            (self._bar, bar, 0),
+            (self._bar, bar, 0),
+            (self._filter, ((0, 3, 0), (0, 0, _ALL)), _TAPS**2),
+            (self._noise, ((0, 0.3, 0),), height * width),
+            (self._paper, ((0, 0.5, 0), (0.25, 1, 1)), 0),
+            (self._stain, ((0, 0.6, 0),), _NODES**2),
         )
 
-    def _noise(self, images: Any) -> Any:
-        noise = self._normal(images, math.prod(images.shape[1:]))
-        return images + self._uniform(images, 0, 0.3) * ops.reshape(noise, ops.shape(images))
+    def _chosen(self, choices: Any) -> Any:
+        """`(N, steps)` bool, from a draw of the image's own and one of each step."""
+        return ops.logical_and(choices[:, :1] < self.rate, choices[:, 1:] < 0.5)
 
-    def _paper(self, images: Any) -> Any:
-        black = self._uniform(images, 0, 0.5)
-        contrast = self._uniform(images, 0.25, 1) * (1 - black)
-        return black + contrast * images
+    # Each step takes `(N, H, W, 1)`, its `(N, count)` normal draws, and `(N, 1, 1, 1)` amounts.
 
-    def _stain(self, images: Any) -> Any:
-        field = _smooth_field(self._normal(images, _NODES**2), *images.shape[1:3])
-        field = ops.reshape(field, (-1, *images.shape[1:]))
-        return images + self._uniform(images, 0, 0.6) * ops.sigmoid(2 * field)
+    def _bar(
+        self,
+        images: Any,
+        _: Any,
+        top: Any,
+        left: Any,
+        angle: Any,
+        length: Any,
+        breadth: Any,
+        grey: Any,
+    ) -> Any:
+        height, width = images.shape[1:3]
+        down = ops.arange(height, dtype=images.dtype)[:, None, None] - top
+        right = ops.arange(width, dtype=images.dtype)[:, None] - left
+        cosine, sine = ops.cos(angle), ops.sin(angle)
+        along = down * cosine + right * sine
+        across = right * cosine - down * sine
+        inside = ops.logical_and(ops.abs(along) < length, ops.abs(across) < breadth)
+        return ops.where(inside, grey, images)
 
-    def _mix(self, chance: float, then: Any, otherwise: Any) -> Any:
-        """`(N, H, W, 1)`: each image of `then` with that chance."""
-        return ops.where(self._uniform(then, 0, 1) < chance, then, otherwise)
+    def _filter(self, images: Any, normal: Any, sharpness: Any, middle: Any) -> Any:
+        only_middle = np.arange(_TAPS**2) == _TAPS**2 // 2
+        logits = ops.reshape(sharpness, (-1, 1)) * normal
+        logits = logits + ops.reshape(middle, (-1, 1)) * ops.cast(only_middle, images.dtype)
+        return _filtered(images, ops.softmax(logits))
 
-    def _uniform(self, images: Any, low: float, high: float) -> Any:
-        """`(N, 1, 1, 1)`, one draw an image."""
-        shape = (ops.shape(images)[0], 1, 1, 1)
-        return keras.random.uniform(shape, low, high, images.dtype, self.seed_generator)
+    def _noise(self, images: Any, normal: Any, amount: Any) -> Any:
+        return images + amount * ops.reshape(normal, ops.shape(images))
 
-    def _normal(self, images: Any, count: int) -> Any:
-        """`(N, count)`."""
-        shape = (ops.shape(images)[0], count)
-        return keras.random.normal(shape, dtype=images.dtype, seed=self.seed_generator)
+    def _paper(self, images: Any, _: Any, black: Any, contrast: Any) -> Any:
+        return black + contrast * (1 - black) * images
+
+    def _stain(self, images: Any, normal: Any, amount: Any) -> Any:
+        field = _smooth_field(normal, *images.shape[1:3])
+        return images + amount * ops.sigmoid(2 * ops.reshape(field, ops.shape(images)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 
 _NODES = 6  # along each side, from which a smooth field is drawn
+_TAPS = 5  # of a filter, along each side
+_ALL = 99.0  # as a tap's logit: it has all the weight, however the others are drawn
+
+
+def _normal(draws: Any) -> Any:
+    """Even draws from 0 to 1 as normal ones, 5 standard deviations out at most."""
+    nearly = 1 - 1e-7  # 1 itself would be infinitely far out
+    return math.sqrt(2) * ops.erfinv(ops.clip(2 * draws - 1, -nearly, nearly))
+
+
+def _shifted_sum(images: Any, taps: Any) -> Any:
+    """`_filtered`, where XLA makes one loop of it; its convolutions of one channel are slow."""
+    height, width = images.shape[1:3]
+    edge = _TAPS // 2
+    padded = ops.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    taps = ops.reshape(taps, (-1, 1, 1, _TAPS**2))
+    return sum(
+        padded[:, top : top + height, left : left + width]
+        * taps[..., top * _TAPS + left : top * _TAPS + left + 1]
+        for top in range(_TAPS)
+        for left in range(_TAPS)
+    )
+
+
+def _filtered(images: Any, taps: Any) -> Any:
+    """`(N, H, W, 1)`: each image through a filter of its own, `(N, _TAPS**2)`."""
+    if keras.backend.backend() == "jax":
+        return _shifted_sum(images, taps)
+    # Elsewhere it is one operation in place of 75: the images are the channels.
+    channels = ops.transpose(images, (3, 1, 2, 0))
+    kernel = ops.reshape(ops.transpose(taps), (_TAPS, _TAPS, -1, 1))
+    filtered = ops.depthwise_conv(channels, kernel, padding="same", data_format="channels_last")
+    return ops.transpose(filtered, (3, 1, 2, 0))
 
 
 def _smooth_field(draws: Any, height: int, width: int) -> Any:
@@ -300,22 +377,22 @@ def _smoothing(height: int, width: int) -> np.ndarray:
 
 def _sample(images: Any, y: Any, x: Any) -> Any:
     """`(N, P)` bilinear samples of `(N, H, W, 1)` images at `(N, P)` pixel positions."""
-    height, width = images.shape[1], images.shape[2]
+    count, (height, width) = ops.shape(images)[0], images.shape[1:3]
     # A ring of zeros takes every position that lies outside, without a mask.
     padded = ops.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)))
-    flat = ops.reshape(padded, (-1, (height + 2) * (width + 2)))
+    upper, lower = padded[:, :-1], padded[:, 1:]
+    corners = upper[..., :-1], upper[..., 1:], lower[..., :-1], lower[..., 1:]
+    squares = ops.reshape(ops.stack(corners, axis=-1), (-1, 4))
     y = ops.clip(y + 1, 0, height + 1)
     x = ops.clip(x + 1, 0, width + 1)
     top = ops.minimum(ops.floor(y), height)
     left = ops.minimum(ops.floor(x), width)
     down, right = y - top, x - left
-    corner = ops.cast(top, "int32") * (width + 2) + ops.cast(left, "int32")
-
-    def pixels(offset: int) -> Any:
-        return ops.take_along_axis(flat, corner + offset, axis=1)
-
-    upper = pixels(0) * (1 - right) + pixels(1) * right
-    lower = pixels(width + 2) * (1 - right) + pixels(width + 3) * right
+    first = ops.arange(count, dtype="int32")[:, None] * ((height + 1) * (width + 1))
+    square = first + ops.cast(top, "int32") * (width + 1) + ops.cast(left, "int32")
+    pixels = ops.take(squares, square, axis=0)  # (N, P, 4), by one look-up
+    upper = pixels[..., 0] * (1 - right) + pixels[..., 1] * right
+    lower = pixels[..., 2] * (1 - right) + pixels[..., 3] * right
     return upper * (1 - down) + lower * down
 
 

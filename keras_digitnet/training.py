@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,7 +283,7 @@ def _run(
         model = build_and_compile(config, dataset)
     history = _read_history(folder)
     if history:
-        model.load_weights(folder.checkpoint_path(len(history)))
+        _load_checkpoint(model, folder.checkpoint_path(len(history)))
     elif config.start is not None:
         _load_start(model, config.start)
     kept = ""
@@ -303,6 +304,23 @@ def _run(
         number = getattr(stop, "number", signal.SIGINT)
         message = f"{str(stop) or 'Stopped.'}{kept} {_how_to_go_on(folder)}"
         raise TrainingInterrupted(message, number) from None
+
+
+def _load_checkpoint(model: keras.Model, path: Path) -> None:
+    """Weights and the optimizer's state; Keras only warns where that is another one's.
+
+    Raises:
+        DigitNetError: It was written by a version with another optimizer.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Skipping variable loading for optimizer")
+        try:
+            model.load_weights(path)
+        except UserWarning as warning:
+            raise DigitNetError(
+                f"{path}: expected the state of this version's optimizer; received: "
+                f"{first_line(warning)} Resume the run with the version that began it."
+            ) from None
 
 
 def _load_start(model: keras.Model, start: str) -> None:
@@ -328,11 +346,20 @@ def _how_to_go_on(folder: RunFolder) -> str:
     return f"Go on with: keras-digitnet train --resume {folder.path}"
 
 
-def build_and_compile(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """The model as `train` fits it: AdamW, the loss and the accuracy of its task."""
+def build_and_compile(
+    config: TrainConfig, dataset: Dataset, steps: int | None = None
+) -> keras.Model:
+    """The model as `train` fits it: AdamW, the loss and the accuracy of its task.
+
+    Args:
+        config: The network, the learning rates.
+        dataset: For the classes and the size of an epoch.
+        steps: Of an epoch; by default as many as `train` makes.
+    """
     task = task_of(config, dataset)
     model = task.network(_model_name(config, dataset))
-    optimizer = keras.optimizers.AdamW(config.peak_learning_rate, weight_decay=config.weight_decay)
+    rates = StepRates(config, steps or task.steps)
+    optimizer = keras.optimizers.AdamW(rates, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
         optimizer,
@@ -465,22 +492,47 @@ def _finish(
 # What goes on inside `fit`
 
 
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class StepRates(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of every step, which the optimizer looks up itself.
+
+    So it changes inside the compiled step, by the optimizer's own count of the
+    steps: on JAX, to set it from outside costs half as much as a step. After
+    the last step the rate stays. Under mixed_float16 the count leaves out the
+    steps whose gradients were not finite, which changed nothing.
+    """
+
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        self._config = config
+        self._steps = steps
+        middles = (np.arange(config.epochs * steps) + 0.5) / steps
+        rates = [learning_rate_at(float(epoch), config) for epoch in middles]
+        self._rates = np.array(rates, "float32")
+
+    def __call__(self, step: Any) -> Any:
+        return keras.ops.take(self._rates, keras.ops.minimum(step, len(self._rates) - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"config": self._config.to_json(), "steps": self._steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StepRates":
+        return cls(TrainConfig.from_json(config["config"]), config["steps"])
+
+
 class WarmupCosine(keras.callbacks.LearningRateScheduler):
-    """Sets the learning rate of `learning_rate_at` before every step."""
+    """Reports the learning rate of an epoch's last step, which `StepRates` has set."""
 
     def __init__(self, config: TrainConfig, steps: int) -> None:
         super().__init__(schedule=lambda epoch, _: learning_rate_at(epoch, config))
         self._steps = steps
-        self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._epoch = epoch
+        pass
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        # `self.model` brings JAX's state back into the model's variables first,
-        # so that the assignment reaches the next step on every backend.
-        epoch = self._epoch + (batch + 0.5) / self._steps
-        self.model.optimizer.learning_rate = self.schedule(epoch, None)
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.schedule(epoch + 1 - 0.5 / self._steps, None)
 
 
 class _EpochSeeds(keras.callbacks.Callback):
@@ -502,7 +554,15 @@ class _EpochSeeds(keras.callbacks.Callback):
 
 
 class _Guard(keras.callbacks.Callback):
-    """Ends training between two batches, on a signal or a loss that is not finite."""
+    """Ends training between two batches, on a signal or a loss that is not finite.
+
+    It never waits for a step to be computed. A signal is seen before the next
+    step is begun. Keras reads each step's loss in a thread of its own, as it
+    does without any callback; one that is not finite ends `fit` as soon as it
+    is known, and before the epoch's end counts.
+    """
+
+    async_safe = True  # which tells Keras that `on_train_batch_end` may come from that thread
 
     def __init__(self, signals: list[int], group: Group) -> None:
         super().__init__()
@@ -513,10 +573,12 @@ class _Guard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._require_finite("loss", logs)
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if number := self._group.agreed(max(self._signals, default=0)):
             raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", number)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._require_finite("loss", logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         # The last step may corrupt the weights after its own loss was taken.

@@ -224,6 +224,37 @@ def require_no_regression(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 @app.command()
+def overhead(
+    rounds: Annotated[int, typer.Option(help="Of each way, in turns.")] = 9,
+    steps: Annotated[int, typer.Option(help="Of a round.")] = 300,
+    write: Write = False,
+) -> None:
+    """Milliseconds of a step of a tiny network, with and without callbacks, on each backend."""
+    results = RESULTS_DIR if write else OWN_RESULTS_DIR
+    ways = ("none", "ours", "every step")
+    rows = []
+    for backend in BACKENDS:
+        workers = {
+            way: Measurement("speed_training.overhead", {"callbacks": way, "steps": steps}, backend)
+            for way in ways
+        }
+        measure = functools.partial(_median_of_rounds, workers, rounds)
+        found = once(f"overhead-{backend}", {**workers, "rounds": rounds}, results, measure)
+        more = found["ours"] / found["none"] - 1
+        none, ours, every_step = (f"{found[way]:.2f} ms" for way in ways)
+        rows.append((backend, none, ours, f"{more:+.0%}", every_step))
+    columns = ("backend", "no callbacks", "ours", "more", "rate set and loss read every step")
+    print_table(f"milliseconds a step, medians of {rounds} rounds", columns, rows)
+    if write:
+        _write("speed-overhead", columns, rows)
+
+
+def _median_of_rounds(workers: dict[str, Measurement], rounds: int) -> dict[str, float]:
+    every = list(speed_processes.in_turns(workers, rounds))
+    return {way: statistics.median(one[way] for one in every) for way in workers}
+
+
+@app.command()
 def formats(data: Data = "mnist", write: Write = False) -> None:
     """Size, agreement, accuracy and speed of every exported format of every preset."""
     from keras_digitnet.artifacts import preset_dir

@@ -9,8 +9,10 @@ import keras
 import numpy as np
 from speed_processes import Stopwatch, peak_memory
 
-from keras_digitnet.config import CLASSIFIERS, TrainConfig
+from keras_digitnet import training
+from keras_digitnet.config import CLASSIFIERS, ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.model import jit_compile
 from keras_digitnet.tasks import batches
 from keras_digitnet.training import WarmupCosine, build_and_compile, feed
 
@@ -43,9 +45,10 @@ def curve(
     config = _config(preset, augmentation, seed=seed, **flags)
     train = _joined(dataset)
     keras.utils.set_random_seed(seed)
-    model = build_and_compile(config, dataset)
+    steps = len(train) // config.batch_size
+    model = build_and_compile(config, dataset, steps)
     clock = Clock(dataset.test)
-    _fit(model, train, config, len(train) // config.batch_size, clock)
+    _fit(model, train, config, steps, clock)
     return clock.watch.curve()
 
 
@@ -107,6 +110,46 @@ def throughput(preset: str, augmentation: str, steps: int) -> Callable[[], dict[
         rate = steps * config.batch_size / (time.perf_counter() - start)
         return {"rate": rate, "memory": peak_memory()}
 
+    return one_round
+
+
+class EveryStep(keras.callbacks.Callback):
+    """Sets the rate before each step and reads the loss after it, which ours do not."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = 1e-3 / (1 + batch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        assert np.isfinite(logs["loss"])
+
+
+def overhead(callbacks: str, steps: int) -> Callable[[], float]:
+    """Rounds of `fit` of a network that computes next to nothing: milliseconds a step.
+
+    Args:
+        callbacks: `none`, `ours` as far as they act on steps, or `every step`.
+        steps: Of a round.
+    """
+    model = ModelConfig(widths=(4,), depths=(1,), augmentation="none")
+    config = TrainConfig(model=model, epochs=1, batch_size=32)
+    dataset = _random_dataset(1000)
+    network = build_and_compile(config, dataset, steps)
+    given: list[keras.callbacks.Callback] = []
+    if callbacks == "ours":
+        given = [WarmupCosine(config, steps), training._EpochSeeds(0), training._Guard([])]
+    else:
+        optimizer = keras.optimizers.AdamW(1e-3)
+        network.compile(optimizer, network.loss, ["accuracy"], jit_compile=jit_compile())
+    if callbacks == "every step":
+        given = [EveryStep()]
+
+    def one_round() -> float:
+        stream = feed(batches(dataset.train, config.batch_size, steps, 0, 0))
+        start = time.perf_counter()
+        network.fit(stream, steps_per_epoch=steps, verbose=0, callbacks=given)
+        return 1e3 * (time.perf_counter() - start) / steps
+
+    one_round()  # compiles
     return one_round
 
 

@@ -14,6 +14,7 @@ from web_page import RunningPage, running_page
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # nothing is kept in the home folder
 
 from keras_digitnet.artifacts import read_json, write_json
 from keras_digitnet.config import ModelConfig, TrainConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from keras_digitnet import environment
+from keras_digitnet import environment, jax_process
 from keras_digitnet.environment import metal_status, select_backend
 from keras_digitnet.errors import DigitNetError
 
@@ -120,6 +120,65 @@ def test_training_on_jax_takes_its_memory_once() -> None:
     assert child.returncode == 0, child.stderr
     faults = [int(line) for line in child.stdout.split()]
     assert faults[-1] - faults[-5] < 1000  # else each step takes very many pages anew
+
+
+def test_memory_is_kept_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert not jax_process._has_accelerator()  # none of its plugins is installed for the tests
+    (tmp_path / "jax_plugins").mkdir()  # where those for GPUs put themselves
+    monkeypatch.syspath_prepend(tmp_path)
+    assert jax_process._has_accelerator()
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert not jax_process._has_accelerator()
+
+
+def test_compiled_programs_are_kept_where_that_is_possible_and_nothing_else_was_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # the user wants none
+    jax_process.keep_compiled_programs()
+    assert jax_process.compiled_programs() is None
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    jax_process.keep_compiled_programs()
+    assert str(jax_process.compiled_programs()).startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())  # JAX makes the folder when it needs it
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    jax_process.keep_compiled_programs()
+    assert jax_process.compiled_programs() is None
+
+
+def test_the_command_finds_what_an_earlier_one_compiled(tmp_path: Path) -> None:
+    if find_spec("jax") is None:
+        pytest.skip("needs jax")
+    program = (
+        "from keras_digitnet.jax_process import keep_compiled_programs\n"
+        "keep_compiled_programs()\n"
+        "import os, jax, jax.numpy as jnp\n"
+        "def slow(x):\n"
+        "    for _ in range(60):\n"
+        "        x = jnp.tanh(x @ x) + 1\n"
+        "    return x\n"
+        "jax.jit(slow)(jnp.ones((50, 50))).block_until_ready()\n"
+    )
+    names = os.environ.keys() - {"JAX_COMPILATION_CACHE_DIR"}
+    places = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    kept = []
+    for _ in range(2):
+        child = subprocess.run(
+            [sys.executable, "-c", program],
+            env={name: os.environ[name] for name in names} | places,
+            capture_output=True,
+            text=True,
+        )
+        assert (child.returncode, child.stderr) == (0, "")
+        kept.append({path.name for path in tmp_path.glob("*/jax/*/*-cache")})
+    assert kept[0]
+    assert kept[0] == kept[1]
 
 
 def test_native_notes_are_dropped_unless_something_fails() -> None:

@@ -44,6 +44,13 @@ def test_time_to_a_goal_is_that_of_the_first_epoch_that_reaches_it(
     assert speed("speed_curves").time_to(0.995, curve) == math.inf
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("callbacks", ["none", "ours", "every step"])
+def test_the_overhead_is_a_tiny_networks_step(callbacks: str, speed: Callable[[str], Any]) -> None:
+    milliseconds = speed("speed_training").overhead(callbacks, steps=3)()
+    assert 0 < milliseconds < math.inf
+
+
 def test_a_backend_that_lost_more_than_a_third_ends_the_check(
     speed: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
