@@ -12,6 +12,7 @@ from speed_processes import Stopwatch, peak_memory
 from keras_digitnet import training
 from keras_digitnet.config import CLASSIFIERS, ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
+from keras_digitnet.distribution import Group
 from keras_digitnet.model import jit_compile
 from keras_digitnet.tasks import batches
 from keras_digitnet.training import WarmupCosine, build_and_compile, feed
@@ -136,7 +137,11 @@ def overhead(callbacks: str, steps: int) -> Callable[[], float]:
     network = build_and_compile(config, dataset, steps)
     given: list[keras.callbacks.Callback] = []
     if callbacks == "ours":
-        given = [WarmupCosine(config, steps), training._EpochSeeds(0), training._Guard([])]
+        given = [
+            WarmupCosine(config, steps),
+            training._EpochSeeds(0),
+            training._Guard([], Group(None, 1)),
+        ]
     else:
         optimizer = keras.optimizers.AdamW(1e-3)
         network.compile(optimizer, network.loss, ["accuracy"], jit_compile=jit_compile())
