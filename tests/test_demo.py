@@ -75,7 +75,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photo of one number, twice as high as it is wide."""
     photo = Image.new("RGB", (400, 800), (236, 232, 220))
     with Image.open(ROOT / "scripts" / "page.jpg") as page:
-        photo.paste(page.crop((40, 0, 440, 130)), (0, 300))
+        photo.paste(page.crop((0, 0, 780, 108)).resize((390, 54)), (5, 350))
     path = tmp_path_factory.mktemp("photos") / "portrait.jpg"
     photo.save(path)
     return path
