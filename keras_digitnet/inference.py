@@ -1,4 +1,4 @@
-"""Trained models, wherever they run: a `Classifier` of digits, or a `Reader` that finds them."""
+"""Loads trained models of any format: a `Classifier` of digits, or a `Reader` that finds them."""
 
 import sys
 import threading
@@ -29,13 +29,13 @@ _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
     f"in {', '.join(BY_SUFFIX)}, the folder of a SavedModel, or the address of a served model"
 )
-# How far a row of probabilities may add up to something else than 1.
+# The largest allowed difference of a row's sum of probabilities from 1.
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images.
+    """The predictions of a classifier for N images.
 
     Attributes:
         labels: `(N,)` int64, the index of the most probable class.
@@ -47,16 +47,16 @@ class Predictions:
 
 
 class Classifier(Named):
-    """A trained model that says which digit an image shows, wherever it runs.
+    """A trained model that classifies images of single digits, in any format.
 
-    Any number of threads may use it at once, in every format. So may a process
-    that is forked after loading, unless Keras or TensorFlow runs it, which says
-    so. It cannot be pickled or copied: load it by name in each worker process.
+    It is thread-safe in every format. Forked processes may use it too, unless it
+    runs in Keras or TensorFlow, where they get an error. It cannot be pickled or
+    copied: load it by name in each worker process.
 
     Attributes:
-        classes: The C names; a label is an index into them. Numbers from 0 on
-            where the model came without names.
-        named: Whether it came with names.
+        classes: The C names; a label is an index into them. Numbers from 0 on if
+            the model has no names.
+        named: Whether the model has names.
     """
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> Predictions:
@@ -90,13 +90,13 @@ class Classifier(Named):
         return Predictions(labels, probabilities)
 
     def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the runtime answers, if it is an answer."""
+        """The runtime's answers, after validation."""
         name = self._runtime.name
         try:
             probabilities, labels = self._runtime.predict_batch(images)
         except DigitNetError:
             raise
-        except Exception as error:  # each runtime has exceptions of its own
+        except Exception as error:  # runtimes raise exceptions of any type
             raise DigitNetError(
                 f"{name}: expected it to compute {len(images)} images; "
                 f"received: {first_line(error)}"
@@ -124,12 +124,12 @@ class Classifier(Named):
 
 
 def average(models: Sequence[Classifier | Reader]) -> Classifier:
-    """An ensemble: one classifier whose probabilities are the mean of its members'.
+    """An ensemble: a classifier whose probabilities are the mean of its members'.
 
-    One member alone stays what it is.
+    A single member is returned itself.
 
     Raises:
-        DigitNetError: The members know different classes, or one is a reader.
+        DigitNetError: The members have different classes, or one is a reader.
     """
     members = [model for model in models if isinstance(model, Classifier)]
     if len(members) < len(models):
@@ -153,7 +153,7 @@ def average(models: Sequence[Classifier | Reader]) -> Classifier:
 
 
 def require_size(batch_size: int) -> None:
-    """Raises DigitNetError for a batch of nothing."""
+    """Raises DigitNetError for a batch size below 1."""
     if batch_size < 1:
         raise DigitNetError(f"batch_size: expected 1 or more; received: {batch_size}.")
 
@@ -179,36 +179,35 @@ def load_classifier(
 def load(
     where: str | Path, backend: str | None = None, threads: int | None = None
 ) -> Classifier | Reader:
-    """Loads a trained model from wherever it is.
+    """Loads a trained model of any format.
 
-    The names of the classes come from the `config.json` that lies beside a
-    file and inside a SavedModel.
+    The class names are read from the `config.json` beside a file or inside a
+    SavedModel.
 
     Args:
-        where: A preset's name, such as `base`, for the model that comes with
-            the package; the folder of a run; a `.keras`, `.onnx`, `.tflite`
-            or OpenVINO `.xml` file; the folder of a SavedModel, or its parent
-            for the newest version; a folder that `export_model` has filled,
-            for the first that is there of its ONNX, SavedModel, LiteRT,
-            OpenVINO and int8 forms; or the address of a model that a server
-            runs: TF Serving, `http://localhost:8501/v1/models/digitnet`, or one
-            of the V2 protocol such as Triton,
+        where: A preset's name, such as `base`, for a model of the package; the
+            folder of a run; a `.keras`, `.onnx`, `.tflite` or OpenVINO `.xml`
+            file; the folder of a SavedModel, or its parent for the newest
+            version; a folder of exports, for the first that exists of ONNX,
+            SavedModel, LiteRT, OpenVINO and int8; or the URL of a served
+            model: of TF Serving, `http://localhost:8501/v1/models/digitnet`,
+            or of a server of the V2 protocol such as Triton,
             `http://localhost:8000/v2/models/digitnet`.
-        backend: Keras's backend, for a preset and for what Keras runs; else
-            `KERAS_BACKEND`, as it was when the package was imported, names
-            it. If neither does, a preset runs in ONNX Runtime, and a `.keras`
-            file on what Keras runs on, or else on what `keras.json` names, or
-            else on TensorFlow.
+        backend: The Keras backend, for presets and `.keras` files. The default
+            is `KERAS_BACKEND` as it was when the package was imported. Without
+            either, a preset runs in ONNX Runtime, and a `.keras` file on the
+            backend of a running Keras, else that of `keras.json`, else
+            TensorFlow.
         threads: On how many a call computes, in ONNX Runtime and LiteRT; else
             as many as there are processors. 1 is best where threads or
             processes of one's own ask at the same time.
 
     Returns:
-        A `Classifier`, or a `Reader` where that is what was trained, as `reader`.
+        A `Classifier`, or a `Reader` for a model such as `reader`.
 
     Raises:
-        DigitNetError: There is no such model, it is neither of the two, or what
-            runs it is not installed.
+        DigitNetError: There is no such model, it is neither a classifier nor a
+            reader, or its runtime is not installed.
     """
     path = find_model(where, backend)
     if path is None:
@@ -223,7 +222,7 @@ def load(
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:
     """The file or the folder of a SavedModel's version that `load` opens; `None` for a server.
 
-    Opens nothing, so that a mistake in a name costs no time.
+    Opens nothing, so that a mistake in a name is reported at once.
 
     Raises:
         DigitNetError: There is no such model, or no such backend for it.
@@ -241,7 +240,7 @@ def find_model(where: str | Path, backend: str | None = None) -> Path | None:
 
 
 def _model(runtime: Runtime, names_in: Path | None) -> Classifier | Reader:
-    """What the runtime runs, with the names that lie in a folder."""
+    """The classifier or reader of a runtime, with the class names of a folder."""
     names = class_names(names_in, runtime.num_classes) if names_in else None
     return Reader(runtime, names) if runtime.is_reader else Classifier(runtime, names)
 
