@@ -89,15 +89,15 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Triton with the models of scripts/triton/, and a classifier without batching."""
+    """Triton with the models of scripts/triton-server/, and a classifier without batching."""
     folder = tmp_path_factory.mktemp("triton")
     repository = folder / "models"
     for name, preset in (("digitnet", "base"), ("unbatched", "base"), ("reader", "reader")):
         (repository / name / "1").mkdir(parents=True)
-        shutil.copy(ROOT / "scripts" / "triton" / "model.py", repository / name / "1")
+        shutil.copy(ROOT / "scripts" / "triton-server" / "model.py", repository / name / "1")
         shutil.copy(MODELS / preset / "model.onnx", repository / name / "1" / "network.onnx")
         if name != "unbatched":
-            shutil.copy(ROOT / "scripts" / "triton" / name / "config.pbtxt", repository / name)
+            shutil.copy(ROOT / "scripts" / "triton-server" / name / "config.pbtxt", repository / name)
     (repository / "unbatched" / "config.pbtxt").write_text(
         'name: "unbatched"\n'
         'input [ { name: "images", data_type: TYPE_UINT8, dims: [ -1, 28, 28, 1 ] } ]\n'
