@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.finding import FAINT, PRESENT, SMALLEST, Character, Reader, in_lines
+from keras_digitnet.finding import BESIDE, SMALLEST, Character, Reader, in_lines, present
 from keras_digitnet.images import described, name_of, open_upright, read_grey
 from keras_digitnet.inference import Classifier, load, load_classifier
 from keras_digitnet.normalization import digit_in, is_normalized
@@ -274,19 +274,23 @@ def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
 
     One digit is rarely small in its picture: small ones are sought if no large one is there.
     """
-    for smallest in (_LARGE, SMALLEST):
-        found = list(itertools.chain(*_find(grey, reader, smallest, FAINT)))
-        if any(each.presence >= PRESENT for each in found):
-            break
-    if not found:
+    if reader is None:
+        only = whole(grey)
+        if not only.image.any():
+            raise _nothing(picture, grey)
+        return only
+    candidates = reader.candidates(grey, _LARGE)
+    if not any(each.presence >= BESIDE for each in candidates):
+        candidates = reader.candidates(grey)
+    if not candidates:
         raise _nothing(picture, grey)
-    present = [each for each in found if each.presence >= PRESENT]
-    if len(present) > 1:
+    if len(found := present(candidates)) > 1:
         raise DigitNetError(
-            f"{name_of(picture)}: expected one digit; received: {len(present)} of them. "
+            f"{name_of(picture)}: expected one digit; received: {len(found)} of them. "
             "Read a number with: keras-digitnet read"
         )
-    return max(found, key=lambda each: each.presence)
+    best = max(candidates, key=lambda each: each.presence)
+    return Found(digit_in(grey, best.box), best)
 
 
 def whole(grey: np.ndarray) -> Found:
@@ -297,17 +301,12 @@ def whole(grey: np.ndarray) -> Found:
     return Found(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
 
 
-def _find(
-    grey: np.ndarray,
-    reader: Reader | None,
-    smallest: float = SMALLEST,
-    lowest: float = PRESENT,
-) -> list[list[Found]]:
+def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list[Found]]:
     """What is to be named, in lines; without a reader, all ink together is one character."""
     if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
-    lines = in_lines(reader.find(grey, smallest, lowest))
+    lines = in_lines(reader.find(grey, smallest))
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 

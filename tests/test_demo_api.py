@@ -64,7 +64,7 @@ def test_it_answers_as_the_commands_do(served: RunningPage, way: str) -> None:
     ("path", "sent", "status", "message"),
     [
         ("read", (b"no picture at all",), 415, "picture: expected an image; received: a file that"),
-        ("read", (b"",), 415, "picture: expected an image; received: nothing."),
+        ("read", (b"",), 415, "picture: expected an image; received: no data."),
         ("read", (b"\0\0\0\x18ftypheic" + bytes(600),), 415, "but HEIC; save it as PNG or JPEG"),
         ("predict", (SEVEN[:100],), 422, "picture: expected an image; received: "),
         (

@@ -97,7 +97,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.copy(ROOT / "scripts" / "triton-server" / "model.py", repository / name / "1")
         shutil.copy(MODELS / preset / "model.onnx", repository / name / "1" / "network.onnx")
         if name != "unbatched":
-            shutil.copy(ROOT / "scripts" / "triton-server" / name / "config.pbtxt", repository / name)
+            config = ROOT / "scripts" / "triton-server" / name / "config.pbtxt"
+            shutil.copy(config, repository / name)
     (repository / "unbatched" / "config.pbtxt").write_text(
         'name: "unbatched"\n'
         'input [ { name: "images", data_type: TYPE_UINT8, dims: [ -1, 28, 28, 1 ] } ]\n'
