@@ -156,9 +156,9 @@ class ReaderReference(Reference):
         if difference <= READER_TOLERANCE and away <= BOX_TOLERANCE:
             return difference, same, None
         problem = (
-            f"expected the Keras model's presence and probabilities within {READER_TOLERANCE}, and "
-            f"its boxes within {BOX_TOLERANCE} pixels; received: differences of {difference:.1e} and "
-            f"{away:.1e}."
+            f"expected the Keras model's presence and probabilities within {READER_TOLERANCE}, "
+            f"and its boxes within {BOX_TOLERANCE} pixels; received: differences of "
+            f"{difference:.1e} and {away:.1e}."
         )
         return difference, same, problem
 
