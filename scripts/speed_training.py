@@ -9,13 +9,14 @@ import keras
 import numpy as np
 from speed_processes import Stopwatch, peak_memory
 
-from keras_digitnet import training
 from keras_digitnet.config import CLASSIFIERS, ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
 from keras_digitnet.distribution import Group
 from keras_digitnet.model import jit_compile
-from keras_digitnet.tasks import batches
-from keras_digitnet.training import WarmupCosine, build_and_compile, feed
+from keras_digitnet.training.callbacks import EpochSeeds, Guard
+from keras_digitnet.training.fitting import build_and_compile, feed
+from keras_digitnet.training.schedule import WarmupCosine
+from keras_digitnet.training.tasks import batches
 
 
 class Clock(keras.callbacks.Callback):
@@ -139,8 +140,8 @@ def overhead(callbacks: str, steps: int) -> Callable[[], float]:
     if callbacks == "ours":
         given = [
             WarmupCosine(config, steps),
-            training._EpochSeeds(0),
-            training._Guard([], Group(None, 1)),
+            EpochSeeds(0),
+            Guard([], Group(None, 1)),
         ]
     else:
         optimizer = keras.optimizers.AdamW(1e-3)

@@ -295,6 +295,7 @@ def test_the_config_beside_a_model(tmp_path: Path, count: int) -> None:
 def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None:
     """From their settings and history; what is left of the run has no checkpoint that fits."""
     from keras_digitnet import training
+    from keras_digitnet.training.history import read_history
 
     saved = read_json(ROOT / "saved_models" / "nano" / "config.json")
     saved["backend"] = backend
@@ -310,7 +311,7 @@ def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None
         folder.config_path.write_text(json.dumps(changed[0]))
         folder.history_path.write_bytes(changed[1])
         works_or_says(tmp_path, training.resume, tmp_path)
-        works_or_says(folder.history_path, training._read_history, folder)
+        works_or_says(folder.history_path, read_history, folder)
 
     for_each(st.tuples(twisted(saved) | train, mutations(history)), count, act)
 

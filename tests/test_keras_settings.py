@@ -18,6 +18,8 @@ from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.detector import build_detector
 from keras_digitnet.model import build_inference_model, build_model
+from keras_digitnet.training import fitting
+from keras_digitnet.training.callbacks import Checkpoint
 
 pytestmark = pytest.mark.backends
 
@@ -197,13 +199,13 @@ def test_a_resumed_run_keeps_its_policy(
     with keras_set_to(policy):
         whole = training.train(tiny_config, few_digits, out_dir=tmp_path / "whole", verbose=0)
 
-        class Crash(training._Checkpoint):
+        class Crash(Checkpoint):
             def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
                 super().on_epoch_end(epoch, logs)
                 raise CrashError
 
         with monkeypatch.context() as patched, pytest.raises(CrashError):
-            patched.setattr(training, "_Checkpoint", Crash)
+            patched.setattr(fitting, "Checkpoint", Crash)
             training.train(tiny_config, few_digits, out_dir=tmp_path / "dead", verbose=0)
     (run_dir,) = (tmp_path / "dead").iterdir()
     assert json.loads((run_dir / "config.json").read_text())["dtype_policy"] == policy

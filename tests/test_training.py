@@ -17,13 +17,15 @@ import pytest
 from conftest import ROOT
 from scipy.special import log_softmax
 
-from keras_digitnet import tasks, training
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
-from keras_digitnet.tasks import batches
-from keras_digitnet.training import Run, learning_rate_at, resume, train
+from keras_digitnet.training import Run, callbacks, fitting, resume, schedule, tasks, train
+from keras_digitnet.training import run as whole_run
+from keras_digitnet.training.history import best_epoch
+from keras_digitnet.training.schedule import learning_rate_at
+from keras_digitnet.training.tasks import batches
 
 pytestmark = pytest.mark.backends
 
@@ -82,7 +84,7 @@ def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
     random_images: Callable[[int], Split], backend: str
 ) -> None:
     split = random_images(100)
-    fed = training.feed(batches(split, 10, 10, 3, 1))
+    fed = fitting.feed(batches(split, 10, 10, 3, 1))
     wanted = islice(batches(split, 10, 10, 3, 1), 15)
     for batch, other_batch in zip(islice(iter(fed), 15), wanted, strict=True):
         for array, other in zip(batch, other_batch, strict=True):
@@ -118,7 +120,7 @@ def test_a_small_set_is_gone_through_until_the_steps_are_done(
 
 
 def test_only_kernels_decay(tiny_config: TrainConfig, few_digits: Dataset) -> None:
-    model = training.build_and_compile(tiny_config, few_digits)
+    model = fitting.build_and_compile(tiny_config, few_digits)
     for weight in model.trainable_variables:
         weight.assign(keras.ops.ones(weight.shape))
     zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
@@ -134,7 +136,7 @@ def test_the_schedule_reaches_every_step(trained: Train, monkeypatch: pytest.Mon
     def weights_after(name: str, rates: dict[int, float]) -> Path:
         """One epoch of ten steps; each has a rate of 0 but those that are named."""
         monkeypatch.setattr(
-            training, "learning_rate_at", lambda epoch, _: rates.get(int(epoch * 10), 0.0)
+            schedule, "learning_rate_at", lambda epoch, _: rates.get(int(epoch * 10), 0.0)
         )
         return trained(name, epochs=1).model_path
 
@@ -187,7 +189,7 @@ def test_the_file_holds_the_best_epoch_calibrated(trained: Train, few_digits: Da
     def loss(logits: np.ndarray) -> float:
         return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
-    before = run.history[training.best_epoch(run.history) - 1]["val_loss"]
+    before = run.history[best_epoch(run.history) - 1]["val_loss"]
     assert loss(temperature * logits) == pytest.approx(before, rel=1e-3)
     assert run.validation.loss == pytest.approx(loss(logits), rel=1e-3)
     assert loss(logits) < before
@@ -212,7 +214,7 @@ def test_the_test_images_stay_closed_on_request(
 def test_early_stopping_keeps_the_best_weights(trained: Train, few_digits: Dataset) -> None:
     run = trained(epochs=12, patience=1, learning_rate=0.3, warmup_epochs=0)
     assert len(run.history) < 12
-    best = training.best_epoch(run.history)
+    best = best_epoch(run.history)
     assert len(run.history) == best + 1
     assert run.validation.accuracy == pytest.approx(run.history[best - 1]["val_accuracy"])
     # The file's loss is after calibration, and so no higher than the history's.
@@ -225,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
 ) -> None:
     rate_at = learning_rate_at
     monkeypatch.setattr(
-        training,
+        schedule,
         "learning_rate_at",
         lambda epoch, config: rate_at(epoch, config) if epoch < last_good else float("nan"),
     )
@@ -236,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
         trained()
     (model_path,) = (tmp_path / "runs").glob("*/model.keras")
     assert all(np.isfinite(weight).all() for weight in weights(model_path))
-    monkeypatch.setattr(training, "learning_rate_at", lambda epoch, config: float("nan"))
+    monkeypatch.setattr(schedule, "learning_rate_at", lambda epoch, config: float("nan"))
     with pytest.raises(DigitNetError, match="there is no model yet"):
         trained("hopeless")
 
@@ -280,7 +282,7 @@ def test_a_resumed_run_takes_callbacks_too(
             raise CrashError
 
     with monkeypatch.context() as patched, pytest.raises(CrashError):
-        patched.setattr(training._Guard, "on_epoch_begin", crash)
+        patched.setattr(callbacks.Guard, "on_epoch_begin", crash)
         trained()
     (run_dir,) = (tmp_path / "runs").iterdir()
     seen = Seen()
@@ -333,7 +335,7 @@ def test_a_run_that_died_after_its_last_epoch_is_only_finished(
         raise CrashError
 
     with monkeypatch.context() as patched, pytest.raises(CrashError):
-        patched.setattr(training, "_save_model", crash)
+        patched.setattr(whole_run, "_save_model", crash)
         trained("dead", **changes)
     (run_dir,) = (tmp_path / "dead").iterdir()
     resumed = resume(run_dir, few_digits, verbose=0)
