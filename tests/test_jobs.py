@@ -79,9 +79,9 @@ def test_jobs_change_no_answer(pictures: list[str], tmp_path: Path) -> None:
     one, three = (list(predict_files(model, pictures, batch_size=5, jobs=jobs)) for jobs in (1, 3))
     assert one == three
     assert [bool(each.error) for each in three] == [index == 4 for index in range(12)]
-    same_name = tmp_path / "again" / "00.png"
+    same_name = tmp_path / "again" / "01.png"
     same_name.parent.mkdir()
-    same_name.write_bytes(Path(pictures[0]).read_bytes())
+    same_name.write_bytes(Path(pictures[1]).read_bytes())
     texts = []
     for jobs in (1, 3):
         annotated = tmp_path / str(jobs)
@@ -92,10 +92,10 @@ def test_jobs_change_no_answer(pictures: list[str], tmp_path: Path) -> None:
         texts.append([each.to_line() for each in found])
         assert "04.png: expected an image" in found[4].error
     assert texts[0] == texts[1]
-    assert texts[0][0] == texts[0][-1] != ""
+    assert texts[0][1] == texts[0][-1] != ""
     drawn = [sorted(path.name for path in (tmp_path / str(jobs)).iterdir()) for jobs in (1, 3)]
     assert drawn[0] == drawn[1]
-    assert "00-2.png" in drawn[0]
+    assert "01-2.png" in drawn[0]
 
 
 def test_a_folder_that_cannot_be_written_to_ends_the_reading(
