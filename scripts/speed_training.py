@@ -145,7 +145,8 @@ def overhead(callbacks: str, steps: int) -> Callable[[], float]:
         ]
     else:
         optimizer = keras.optimizers.AdamW(1e-3)
-        network.compile(optimizer, network.loss, ["accuracy"], jit_compile=jit_compile())
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile())
     if callbacks == "every step":
         given = [EveryStep()]
 

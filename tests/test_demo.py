@@ -152,7 +152,7 @@ def test_what_is_drawn_with_a_finger_is_read(open_page: Open) -> None:
     panel = page.locator("#draw")
     touch(page, SEVEN, 0.1, 0.1, 0.7)
     text_is(panel, "7")
-    page.get_by_role("button", name="Undo").tap()
+    page.get_by_role("button", name="Undo").click()
     text_is(panel, HINT)
     touch(page, FOUR, 0.3, 0.1, 0.7)
     text_is(panel, "4")

@@ -166,7 +166,11 @@ def test_the_command_finds_what_an_earlier_one_compiled(tmp_path: Path) -> None:
         "jax.jit(slow)(jnp.ones((50, 50))).block_until_ready()\n"
     )
     names = os.environ.keys() - {"JAX_COMPILATION_CACHE_DIR"}
-    places = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    places = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     kept = []
     for _ in range(2):
         child = subprocess.run(

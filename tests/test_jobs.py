@@ -130,6 +130,8 @@ def test_a_stop_ends_all_jobs(pictures: list[str], number: int, code: int) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever started the tests in the background may have Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert child.stdout

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_digitnet import distribution, training
 from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
 from keras_digitnet.environment import name_backend
@@ -37,7 +39,7 @@ def tiny(preset: str, data: str, epochs: int) -> TrainConfig:
     )
 
 
-class StopAfter(training.keras.callbacks.Callback):
+class StopAfter(keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self.epochs = epochs
