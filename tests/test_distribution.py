@@ -27,7 +27,8 @@ from keras_digitnet.distribution import Group
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.inference import load
 
-pytestmark = [pytest.mark.backends, pytest.mark.xdist_group("distribution")]
+# Each trains in processes that compile for two devices, which takes minutes on two cores.
+pytestmark = [pytest.mark.backends, pytest.mark.long, pytest.mark.xdist_group("distribution")]
 
 TOGETHER = [sys.executable, str(ROOT / "tests" / "train_together.py")]
 COMMAND = [sys.executable, "-m", "keras_digitnet", "train"]
