@@ -160,13 +160,14 @@ def _require_packages(chosen: list[Format]) -> None:
 
 
 def _open(keras_path: Path) -> Reference:
-    runtime = keras_file.open_model(keras_path)
+    inference = keras_file.load_inference_model(keras_path)
+    runtime = keras_file.runtime_of(keras_path, inference)
     dataset = _dataset_of(keras_path)
     batches = _pages(dataset) if runtime.is_reader else _batches(dataset)
     kind = ReaderReference if runtime.is_reader else Reference
     return kind(
         keras_path,
-        keras_file.load_inference_model(keras_path),
+        inference,
         class_names(keras_path.parent, runtime.num_classes),
         dataset,
         batches,

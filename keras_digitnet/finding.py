@@ -119,18 +119,9 @@ class Reader(Named):
         return present(self.candidates(grey, smallest))
 
     def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """What may be characters of a picture, down to the `FAINT`, in no order.
-
-        Args:
-            grey: `(H, W)` uint8.
-            smallest: Height of the smallest characters that are sought, as a
-                share of the picture's longer side.
-
-        Raises:
-            DigitNetError: The model fails, or a server does not answer.
-        """
+        """What may be characters, down to the `FAINT`; takes and raises what `find` does."""
         if min(grey.shape[0], 4 * grey.shape[1]) < _LOWEST:
-            return []  # no character that is sought has room in it
+            return []  # too small for any character that is sought
         found = self._found(grey, smallest, as_edge=True)
         if not any(character.presence >= PRESENT for character in found):
             # Cut close around a digit, perhaps, whose strokes must not go on beyond the picture.

@@ -10,6 +10,8 @@ import sys
 import zlib
 from pathlib import Path
 
+from keras_digitnet.artifacts import require_folder
+
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -24,11 +26,10 @@ def keep_compiled_programs() -> None:
         return
     with contextlib.suppress(OSError, RuntimeError):  # no home folder, or a broken one
         folder = _cache_folder()
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-            os.environ[_CACHE_VARIABLE] = str(folder)
-            # JAX keeps what took it a second; a command starts many smaller ones.
-            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        require_folder(folder)
+        os.environ[_CACHE_VARIABLE] = str(folder)
+        # JAX keeps what took it a second; a command starts many smaller ones.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def compiled_programs() -> str | None:

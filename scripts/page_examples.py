@@ -56,7 +56,7 @@ class Sheet:
     def write(
         self, text: str, at: tuple[float, float], height: float, pen: float, colour: Colour
     ) -> None:
-        """Digits in a row from the left; a space leaves room.
+        """Digits in a row from the left; a space leaves a gap.
 
         Args:
             text: Digits and spaces.

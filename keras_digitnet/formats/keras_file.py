@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens a `.keras` file on the current backend, or selects one if Keras is not imported yet."""
     require_process(path)
-    inference = load_inference_model(path)
+    return runtime_of(path, load_inference_model(path))
+
+
+def runtime_of(path: Path, inference: "keras.Model") -> Runtime:
+    """What computes with a network that `load_inference_model` has loaded from the path."""
     if isinstance(inference.output, dict):
         num_classes = inference.output["probabilities"].shape[-1]
         pages = _in_keras(path, _page_reader(inference))

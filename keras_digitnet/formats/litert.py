@@ -1,7 +1,6 @@
 """LiteRT (TensorFlow Lite) files, for phones and small boards."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +80,8 @@ def converted(reference: "Reference") -> bytes:
     """The content of a LiteRT file of the network, in float32."""
     import tensorflow as tf
 
-    from keras_digitnet.formats.saved_model import save
+    from keras_digitnet.formats.saved_model import temporary_saved_model
 
-    with tempfile.TemporaryDirectory() as folder, suppress_native_stderr():
-        save(reference, Path(folder), image_bytes=False)
+    with suppress_native_stderr(), temporary_saved_model(reference) as folder:
         content: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     return content

@@ -1,6 +1,5 @@
 """OpenVINO's `.xml` files, each with a `.bin` beside it."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +71,9 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
 
 def write_model(reference: "Reference", path: Path) -> None:
     """Converts the network's SavedModel; the weights go into the `.bin` beside the path."""
-    from keras_digitnet.formats.saved_model import save
+    from keras_digitnet.formats.saved_model import temporary_saved_model
 
     openvino = import_extra("openvino", "openvino")
-    with tempfile.TemporaryDirectory() as folder:
-        save(reference, Path(folder), image_bytes=False)
+    with temporary_saved_model(reference) as folder:
         network = openvino.Core().read_model(folder)
         openvino.save_model(network, path, compress_to_fp16=False)

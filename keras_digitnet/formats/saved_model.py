@@ -1,7 +1,9 @@
 """SavedModels, for TensorFlow Serving, and from which LiteRT and OpenVINO files are converted."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,14 @@ def save(reference: "Reference", folder: Path, image_bytes: bool) -> None:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # how TensorFlow reports a full disk
         raise OSError(error.message.split("; ")[-1]) from error
+
+
+@contextlib.contextmanager
+def temporary_saved_model(reference: "Reference") -> Iterator[str]:
+    """Yields a folder with the network's SavedModel, for what converts it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(reference, Path(folder), image_bytes=False)
+        yield folder
 
 
 def serving_function(reference: "Reference") -> Any:

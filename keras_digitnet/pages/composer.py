@@ -51,12 +51,12 @@ class Composer:
         return framed(image, ink, cell, random)
 
     def _hand(self, random: np.random.Generator, line: int, lines: int) -> Hand:
-        room = self._height / lines
-        low, high = (12, 0.86 * room) if lines == 1 else (11.5, min(1.15 * room, 22))
+        share = self._height / lines
+        low, high = (12, 0.86 * share) if lines == 1 else (11.5, min(1.15 * share, 22))
         height = log_uniform(random, low, high)
         if random.random() < 0.03:
             height = random.uniform(4, 8)
-        spare = max(room - height, 0) / 2 + 0.1 * height
+        spare = max(share - height, 0) / 2 + 0.1 * height
         long = random.random() < 0.8
         return Hand(
             draw=chosen(
@@ -66,7 +66,7 @@ class Composer:
             ),
             height=height,
             left=random.uniform(-8, 40) if long else random.uniform(-8, 0.85 * self._width),
-            middle=room * (line + 0.5) + random.uniform(-spare, spare),
+            middle=share * (line + 0.5) + random.uniform(-spare, spare),
             slope=random.normal(0, 0.03),
             shear=0.0
             if random.random() < 0.2
