@@ -16,22 +16,22 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_digitnet.batch_reader import BatchReader
     from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
     from keras_digitnet.data import Dataset, Split, load_dataset
     from keras_digitnet.errors import DigitNetError
     from keras_digitnet.evaluation import Report, evaluate
     from keras_digitnet.export import Artifact, export_model
-    from keras_digitnet.finding import Reader
-    from keras_digitnet.inference import Classifier, Predictions, average, load
-    from keras_digitnet.model import build_model
-    from keras_digitnet.reader import Digit, Reading, normalize_digit, read
+    from keras_digitnet.networks.classifier import build_model
+    from keras_digitnet.reading.batch_reader import BatchReader
+    from keras_digitnet.reading.finding import Reader
+    from keras_digitnet.reading.inference import Classifier, Predictions, average, load
+    from keras_digitnet.reading.reader import Digit, Reading, normalize_digit, read
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "BatchReader": "batch_reader",
+    "BatchReader": "reading.batch_reader",
     "Artifact": "export",
     "export_model": "export",
     "PRESETS": "config",
@@ -44,16 +44,16 @@ _MODULE_OF = {
     "DigitNetError": "errors",
     "Report": "evaluation",
     "evaluate": "evaluation",
-    "Classifier": "inference",
-    "Predictions": "inference",
-    "average": "inference",
-    "load": "inference",
-    "build_model": "model",
-    "normalize_digit": "reader",
-    "Reader": "finding",
-    "Digit": "reader",
-    "Reading": "reader",
-    "read": "reader",
+    "Classifier": "reading.inference",
+    "Predictions": "reading.inference",
+    "average": "reading.inference",
+    "load": "reading.inference",
+    "build_model": "networks.classifier",
+    "normalize_digit": "reading.reader",
+    "Reader": "reading.finding",
+    "Digit": "reading.reader",
+    "Reading": "reading.reader",
+    "read": "reading.reader",
     "Run": "training",
     "TrainingInterrupted": "training",
     "resume": "training",
@@ -61,7 +61,7 @@ _MODULE_OF = {
 }
 
 # They import Keras, for which a backend must be chosen first.
-_KERAS_MODULES = {"export", "model", "training"}
+_KERAS_MODULES = {"export", "networks.classifier", "training"}
 
 __all__ = [
     "PRESETS",

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from keras_digitnet.errors import DigitNetError, did_you_mean
 
 AUGMENTATIONS = ("affine", "layers", "none")
-# The shape of a digit in MNIST's form: rows, columns, channels.
-IMAGE_SHAPE = (28, 28, 1)
+# The side of a digit in MNIST's form, in pixels, and the shape of its image.
+SIDE = 28
+IMAGE_SHAPE = (SIDE, SIDE, 1)
 
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:

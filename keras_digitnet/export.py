@@ -27,11 +27,11 @@ from keras_digitnet.artifacts import (
 from keras_digitnet.data import Dataset, is_at_hand, load_dataset
 from keras_digitnet.environment import import_extra, suppress_native_stderr
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.finding import canvas
 from keras_digitnet.formats import SAVED_MODEL, Format, chosen_formats, keras_file
 from keras_digitnet.formats.reference import ENOUGH_IMAGES, ReaderReference, Reference
 from keras_digitnet.formats.runtime import Runtime
-from keras_digitnet.inference import find_keras_file
+from keras_digitnet.reading.finding import canvas
+from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.written_lines import write_line
 
 logger = logging.getLogger(__name__)

@@ -200,7 +200,7 @@ def load_own_dataset(models: Sequence[str]) -> "Dataset":
 
 def _trained_on(model: str) -> tuple[TrainConfig, str] | None:
     """The settings that identify a model's data set, and its fingerprint; `None` if unknown."""
-    from keras_digitnet.inference import find_model
+    from keras_digitnet.reading.inference import find_model
 
     path = find_model(model)
     if path is None or model in PRESETS:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_digitnet.data import Split
 from keras_digitnet.evaluation import LinesReport, edits, evaluate_lines
-from keras_digitnet.finding import Character, Reader, in_lines
+from keras_digitnet.reading.finding import Character, Reader, in_lines
 
 
 @dataclass(frozen=True)

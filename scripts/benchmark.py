@@ -27,7 +27,7 @@ import speed_processes
 import typer
 from speed_processes import Measurement, Worker, measured, once
 
-from keras_digitnet.cli_output import print_table
+from keras_digitnet.cli.output import print_table
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.formats import EXPORT_FORMATS
 from keras_digitnet.plots import save_figure

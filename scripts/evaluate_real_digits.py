@@ -32,11 +32,11 @@ from pages_without_digits import page_without_digits
 from PIL import Image, ImageDraw
 
 from keras_digitnet.artifacts import atomic_write
-from keras_digitnet.cli_output import print_table
+from keras_digitnet.cli.output import print_table
 from keras_digitnet.data import Split, load_dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
-from keras_digitnet.reader import Found, Team, find_digit, read, team
+from keras_digitnet.reading.inference import load
+from keras_digitnet.reading.reader import Found, Team, find_digit, read, team
 from keras_digitnet.written_lines import write_line
 
 # Height in pixels of the pictures on a sheet of mistakes.
@@ -239,7 +239,7 @@ def sheet(wrong: dict[str, list[Answer]], most: int = 48) -> Image.Image:
 
 def tile(picture: Any) -> Image.Image:
     """The picture in grey, `TILE` pixels high."""
-    from keras_digitnet.images import read_grey
+    from keras_digitnet.pictures.decoding import read_grey
 
     grey = Image.fromarray(read_grey(picture))
     width = min(700, max(1, round(grey.width * TILE / grey.height)))

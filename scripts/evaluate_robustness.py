@@ -16,7 +16,7 @@ import readme
 import typer
 from distortions import DISTORTIONS, distort
 
-from keras_digitnet.cli_output import print_table
+from keras_digitnet.cli.output import print_table
 from keras_digitnet.config import CLASSIFIERS
 
 PICTURE_PATH = Path(__file__).parent / "results" / "distortions.png"
@@ -36,7 +36,7 @@ def main(
     if write and (models, data, split) != (None, "mnist", "test"):
         raise typer.BadParameter("--write: expected the presets and mnist's test digits")
     from keras_digitnet.data import load_dataset
-    from keras_digitnet.inference import load_classifier
+    from keras_digitnet.reading.inference import load_classifier
 
     dataset = load_dataset(data)
     digits = {"test": dataset.test, "validation": dataset.validation}[split]

@@ -20,7 +20,7 @@ import typer
 from PIL import Image, ImageOps
 
 from keras_digitnet.artifacts import read_json, write_json
-from keras_digitnet.images import open_upright
+from keras_digitnet.pictures.decoding import open_upright
 
 # Numbers of single digits of a set and of lines of a data set: the peers are slow.
 SAMPLE, LINES = 500, 200

@@ -12,7 +12,7 @@ from speed_processes import peak_memory
 
 from keras_digitnet.config import ModelConfig
 from keras_digitnet.data import load_dataset
-from keras_digitnet.inference import load_classifier
+from keras_digitnet.reading.inference import load_classifier
 from keras_digitnet.serving import open_inference
 
 BATCH_SIZE = 128
@@ -70,7 +70,7 @@ def augmentation() -> dict[str, float]:
     """Images a second through each `--augmentation`, without pens and corrupting."""
     import keras
 
-    from keras_digitnet.model import augment
+    from keras_digitnet.networks.classifier import augment
 
     images = np.random.default_rng(0).random((BATCH_SIZE, 28, 28, 1), "float32")
     steps: dict[str, tuple[int, Callable[[], Any]]] = {}

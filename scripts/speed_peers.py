@@ -148,7 +148,7 @@ class FirstDigitNet(nn.Module):
 
 
 class DirectDigitNet(nn.Module):
-    """`keras_digitnet.model.build_model(config)` without Keras and without augmentation.
+    """`keras_digitnet.build_model(config)` without Keras and without augmentation.
 
     Takes `(N, 1, 28, 28)` floats in [0, 1]; the order of its parameters is that
     of the Keras model's weights.

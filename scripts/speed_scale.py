@@ -24,7 +24,7 @@ import typer
 from speed_processes import machine_line
 
 from keras_digitnet.artifacts import RunFolder
-from keras_digitnet.cli_output import print_table
+from keras_digitnet.cli.output import print_table
 from keras_digitnet.data import load_dataset
 
 Write = Annotated[bool, typer.Option("--write", help="Put the figures into scripts/README.md.")]

@@ -12,7 +12,7 @@ from speed_processes import Stopwatch, peak_memory
 from keras_digitnet.config import CLASSIFIERS, ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split, load_dataset
 from keras_digitnet.distribution import Group
-from keras_digitnet.model import jit_compile
+from keras_digitnet.networks.blocks import jit_compile
 from keras_digitnet.training.callbacks import EpochSeeds, Guard
 from keras_digitnet.training.fitting import build_and_compile, feed
 from keras_digitnet.training.schedule import WarmupCosine

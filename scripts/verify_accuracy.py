@@ -22,7 +22,7 @@ import readme
 import typer
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
-from keras_digitnet.cli_output import print_table
+from keras_digitnet.cli.output import print_table
 from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend
@@ -148,7 +148,7 @@ def _ensemble_row(
 ) -> tuple[str, ...]:
     """The row of the ensemble, whose result is stored like that of a seed."""
     from keras_digitnet.evaluation import evaluate
-    from keras_digitnet.inference import average, load_classifier
+    from keras_digitnet.reading.inference import average, load_classifier
 
     members = [json.loads(json.dumps(config.to_json())) for config in configs]
     if not path.is_file() or read_json(path)["members"] != members:

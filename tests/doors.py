@@ -18,7 +18,7 @@ import numpy as np
 import keras_digitnet as kd
 from keras_digitnet.data import load_dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_image
+from keras_digitnet.pictures.decoding import read_image
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
 

@@ -34,14 +34,14 @@ from tf_serving import http_server
 from v2_server import encoded
 
 import keras_digitnet as kd
-from keras_digitnet.answers import predict_files
 from keras_digitnet.artifacts import RunFolder, read_json
 from keras_digitnet.config import ModelConfig, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.data.idx import read_idx
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_image
-from keras_digitnet.inference import Classifier, class_names
+from keras_digitnet.pictures.decoding import read_image
+from keras_digitnet.reading.answers import predict_files
+from keras_digitnet.reading.inference import Classifier, class_names
 
 MOST_SECONDS = 10
 MOST_BYTES = 1 << 30

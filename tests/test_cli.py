@@ -15,7 +15,7 @@ from PIL import Image
 from keras_digitnet import __version__
 from keras_digitnet.config import PRESETS
 from keras_digitnet.data import Dataset
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -443,7 +443,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: Command, tmp_pa
 
 
 def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from keras_digitnet.cli_output import print_table
+    from keras_digitnet.cli.output import print_table
 
     print_table("of [/b]", ("class",), [("[red]",)])
     assert "[red]" in (shown := capsys.readouterr().out)
@@ -453,7 +453,7 @@ def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str])
 def test_other_classes_than_the_models_are_refused(command: Command, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from keras_digitnet.model import build_model
+    from keras_digitnet.networks.classifier import build_model
 
     build_model(replace(TINY, num_classes=3)).save(tmp_path / "three.keras")
     answer = command("evaluate", "three.keras", "--data", "digits")

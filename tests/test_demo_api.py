@@ -19,9 +19,9 @@ from PIL import Image
 from web_page import MOST_SECONDS, RunningPage, form_of, post, started_page
 
 import keras_digitnet as kd
-from keras_digitnet.answers import predict_files, read_files
 from keras_digitnet.demo.uploads import MOST_BYTES
-from keras_digitnet.images import NamedBytes
+from keras_digitnet.pictures.sources import NamedBytes
+from keras_digitnet.reading.answers import predict_files, read_files
 
 pytestmark = pytest.mark.xdist_group("demo")
 

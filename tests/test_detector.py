@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_digitnet import detector, finding
 from keras_digitnet.config import PRESETS, ReaderConfig
-from keras_digitnet.finding import Character, Reader
 from keras_digitnet.formats.runtime import READER_OUTPUTS, Runtime
-from keras_digitnet.model import count_parameters
+from keras_digitnet.networks import detector
+from keras_digitnet.networks.blocks import count_parameters
 from keras_digitnet.pages import Page
+from keras_digitnet.reading import finding
+from keras_digitnet.reading.finding import Character, Reader
 
 pytestmark = pytest.mark.backends
 

@@ -25,7 +25,7 @@ from keras_digitnet.config import PRESETS
 from keras_digitnet.data import Dataset
 from keras_digitnet.distribution import Group
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 
 # Each trains in processes that compile for two devices, which takes minutes on two cores.
 pytestmark = [pytest.mark.backends, pytest.mark.long, pytest.mark.xdist_group("distribution")]

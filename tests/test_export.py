@@ -18,7 +18,7 @@ from keras_digitnet.errors import DigitNetError
 from keras_digitnet.export import export_model
 from keras_digitnet.formats import EXPORTED, openvino
 from keras_digitnet.formats.reference import Reference
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 
 
 @pytest.mark.backends

@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image, ImageDraw
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import open_upright, read_grey, read_image
+from keras_digitnet.pictures.decoding import open_upright, read_grey, read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "1"])

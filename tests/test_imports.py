@@ -34,7 +34,7 @@ LATE_EVERYWHERE = {
 }
 # Imported late themselves.
 WEB_MODULES = {"demo.app": {"fastapi", "pydantic", "starlette"}, "demo.uploads": {"starlette"}}
-KERAS_MODULES = {"layers", "model", "detector", "distribution", "training", "export"}
+KERAS_MODULES = {"layers", "networks", "distribution", "training", "export"}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:

@@ -13,12 +13,13 @@ from conftest import TINY
 from PIL import Image
 
 from keras_digitnet import environment
-from keras_digitnet.answers import predict_files
 from keras_digitnet.data import Dataset
 from keras_digitnet.environment import BACKENDS
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import average, find_model, load
-from keras_digitnet.model import build_model, jit_compile
+from keras_digitnet.networks.blocks import jit_compile
+from keras_digitnet.networks.classifier import build_model
+from keras_digitnet.reading.answers import predict_files
+from keras_digitnet.reading.inference import average, find_model, load
 
 pytestmark = pytest.mark.backends
 

@@ -16,11 +16,11 @@ from conftest import ROOT
 from patience import patience
 from PIL import Image
 
-from keras_digitnet.answers import in_order, predict_files, read_files
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
-from keras_digitnet.picture_files import without_warnings
+from keras_digitnet.pictures.files import without_warnings
+from keras_digitnet.reading.answers import in_order, predict_files, read_files
+from keras_digitnet.reading.inference import load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -16,8 +16,8 @@ import keras_digitnet as kd
 from keras_digitnet import training
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset
-from keras_digitnet.detector import build_detector
-from keras_digitnet.model import build_inference_model, build_model
+from keras_digitnet.networks.classifier import build_inference_model, build_model
+from keras_digitnet.networks.detector import build_detector
 from keras_digitnet.training import fitting
 from keras_digitnet.training.callbacks import Checkpoint
 

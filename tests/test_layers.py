@@ -9,13 +9,11 @@ from scipy import ndimage
 
 from keras_digitnet.config import ModelConfig
 from keras_digitnet.data import Dataset
-from keras_digitnet.layers import (
-    DepthwiseConv2D,
-    RandomAffine,
-    RandomDegradation,
-    RandomPen,
-)
-from keras_digitnet.model import build_model, jit_compile
+from keras_digitnet.networks.augmentation import RandomAffine
+from keras_digitnet.networks.blocks import jit_compile
+from keras_digitnet.networks.classifier import build_model
+from keras_digitnet.networks.corruption import RandomDegradation, RandomPen
+from keras_digitnet.networks.layers import DepthwiseConv2D
 
 pytestmark = pytest.mark.backends
 

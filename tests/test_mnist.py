@@ -16,7 +16,7 @@ from keras_digitnet.artifacts import preset_dir, read_json
 from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.export import export_model
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 from keras_digitnet.serving import transport
 from keras_digitnet.training import Run, train
 

@@ -8,13 +8,8 @@ from conftest import TINY
 
 from keras_digitnet.config import CLASSIFIERS
 from keras_digitnet.data import Dataset
-from keras_digitnet.model import (
-    build_inference_model,
-    build_model,
-    count_parameters,
-    fold_temperature,
-    jit_compile,
-)
+from keras_digitnet.networks.blocks import count_parameters, fold_temperature, jit_compile
+from keras_digitnet.networks.classifier import build_inference_model, build_model
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.normalization import stroke_width
-from keras_digitnet.reader import normalize_digit
+from keras_digitnet.pictures.mnist_form import stroke_width
+from keras_digitnet.reading.reader import normalize_digit
 
 SEVEN = np.asarray(Image.open(ROOT / "scripts" / "seven.png"))
 

@@ -39,11 +39,11 @@ from keras_digitnet.cli import app
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.formats.keras_file import load_inference_model
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["keras_digitnet.training", "keras_digitnet.cli", "keras_digitnet.reader", "pytest"]
+    ["keras_digitnet.training", "keras_digitnet.cli", "keras_digitnet.reading.reader", "pytest"]
 )
 
 # An event of Python's own audit hooks, a part of its first argument, and the seconds that pass

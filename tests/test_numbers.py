@@ -11,8 +11,8 @@ from keras_digitnet.errors import DigitNetError
 from keras_digitnet.export import export_model
 from keras_digitnet.formats import EXPORTED, onnx
 from keras_digitnet.formats.reference import Reference
-from keras_digitnet.inference import load
-from keras_digitnet.model import build_inference_model
+from keras_digitnet.networks.classifier import build_inference_model
+from keras_digitnet.reading.inference import load
 
 LAYERS = ("stem_full", "stage0_block0_depthwise", "logits")
 VALUES = (np.nan, np.inf, -np.inf)

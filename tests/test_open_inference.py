@@ -20,8 +20,8 @@ from v2_server import JSON_LENGTH, Outputs, encoded, local, v2_server
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError, without_credentials
-from keras_digitnet.images import read_grey
-from keras_digitnet.inference import find_keras_file, load, load_classifier
+from keras_digitnet.pictures.decoding import read_grey
+from keras_digitnet.reading.inference import find_keras_file, load, load_classifier
 from keras_digitnet.serving import require_address, transport
 from keras_digitnet.serving.transport import AUTHORIZATION
 

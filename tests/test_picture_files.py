@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_image
-from keras_digitnet.picture_files import find_pictures, kind_of
+from keras_digitnet.pictures.decoding import read_image
+from keras_digitnet.pictures.files import find_pictures, kind_of
 
 
 def found(folder: Path) -> list[str]:

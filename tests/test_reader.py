@@ -11,10 +11,10 @@ from conftest import ROOT
 from PIL import Image, ImageDraw
 
 import keras_digitnet as kd
-from keras_digitnet.answers import read_files
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import Classifier
-from keras_digitnet.reader import annotate
+from keras_digitnet.reading.answers import read_files
+from keras_digitnet.reading.inference import Classifier
+from keras_digitnet.reading.reader import annotate
 
 # Strokes in a box of 60x100.
 STROKES = {

@@ -23,8 +23,8 @@ from v2_server import local
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_grey
-from keras_digitnet.inference import load
+from keras_digitnet.pictures.decoding import read_grey
+from keras_digitnet.reading.inference import load
 from keras_digitnet.serving import open_inference, transport
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras_digitnet"

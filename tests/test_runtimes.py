@@ -12,8 +12,8 @@ import pytest
 from conftest import TINY
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
-from keras_digitnet.model import build_model
+from keras_digitnet.networks.classifier import build_model
+from keras_digitnet.reading.inference import load
 
 
 def refused(where: Path, message: str) -> None:

@@ -12,7 +12,7 @@ from keras_digitnet.config import CLASSIFIERS, TrainConfig
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.export import export_model
 from keras_digitnet.formats.keras_file import load_inference_model
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 from keras_digitnet.training import train
 
 pytestmark = pytest.mark.backends

@@ -20,7 +20,7 @@ from tf_serving import http_server, tf_serving
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 from keras_digitnet.serving import transport
 
 

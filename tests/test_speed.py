@@ -25,7 +25,7 @@ def test_direct_torch_computes_what_ours_does(
     config: ModelConfig, speed: Callable[[str], Any]
 ) -> None:
     torch = pytest.importorskip("torch")
-    from keras_digitnet.model import build_model
+    from keras_digitnet.networks.classifier import build_model
 
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), "uint8")
     ours = build_model(config)

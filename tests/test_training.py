@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 from keras_digitnet.training import Run, callbacks, fitting, resume, schedule, tasks, train
 from keras_digitnet.training import run as whole_run
 from keras_digitnet.training.history import best_epoch

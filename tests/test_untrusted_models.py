@@ -14,7 +14,7 @@ from conftest import TINY
 from test_runtimes import refused, rewrite
 
 from keras_digitnet.artifacts import MOST_UNPACKED
-from keras_digitnet.model import build_model
+from keras_digitnet.networks.classifier import build_model
 
 
 @pytest.fixture

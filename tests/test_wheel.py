@@ -13,7 +13,7 @@ from PIL import Image
 
 from keras_digitnet.config import PRESETS
 from keras_digitnet.data import Dataset
-from keras_digitnet.inference import load
+from keras_digitnet.reading.inference import load
 
 
 @pytest.fixture(scope="module")

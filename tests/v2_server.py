@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tf_serving import Answer, Raw, http_server
 
-from keras_digitnet.finding import Reader
-from keras_digitnet.inference import Classifier, load
+from keras_digitnet.reading.finding import Reader
+from keras_digitnet.reading.inference import Classifier, load
 
 DATATYPES = {"float32": "FP32", "float64": "FP64", "int32": "INT32", "int64": "INT64"}
 JSON_LENGTH = "Inference-Header-Content-Length"

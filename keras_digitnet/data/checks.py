@@ -5,11 +5,11 @@ import logging
 
 import numpy as np
 
+from keras_digitnet.config import SIDE
 from keras_digitnet.data.files import as_text, listed, natural
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import SIDE
-from keras_digitnet.normalization import is_light_on_dark
+from keras_digitnet.pictures.mnist_form import is_light_on_dark
 
 logger = logging.getLogger(__name__)
 

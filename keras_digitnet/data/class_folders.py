@@ -19,7 +19,7 @@ from keras_digitnet.data.files import (
 from keras_digitnet.data.pictures import NormalizedPictures
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.picture_files import find_pictures, is_decoded, is_picture, walk
+from keras_digitnet.pictures.files import find_pictures, is_decoded, is_picture, walk
 
 logger = logging.getLogger(__name__)
 

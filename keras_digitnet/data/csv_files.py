@@ -12,9 +12,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from keras_digitnet.config import SIDE
 from keras_digitnet.data.files import unpacks_to_too_much
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.images import SIDE
 
 SUFFIXES = (".csv", ".csv.gz")
 LABELS = ("label", "labels", "class", "target", "digit", "y")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_digitnet.artifacts import MOST_UNPACKED
-from keras_digitnet.picture_files import is_litter, is_picture
+from keras_digitnet.pictures.files import is_litter, is_picture
 
 _SPLIT = re.compile(
     r"(?:^|[\W_])(?:(?P<train>train|training)|(?P<test>test|testing|tests|t10k)"

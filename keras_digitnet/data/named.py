@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from keras_digitnet.config import SIDE
 from keras_digitnet.data import downloads, idx, npz
 from keras_digitnet.data.splits import Source, Split
-from keras_digitnet.images import SIDE
 
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 _FASHION_MNIST_MD5 = {

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_digitnet.config import SIDE
 from keras_digitnet.data.csv_files import LABELS
 from keras_digitnet.data.files import listed, unpacks_to_too_much
 from keras_digitnet.data.pictures import NormalizedPictures
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.images import SIDE
 
 SUFFIXES = (".parquet",)
 

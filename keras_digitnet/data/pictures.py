@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import read_grey, resized
-from keras_digitnet.normalization import is_light_on_dark
-from keras_digitnet.reader import Team, find_digit, team, whole
+from keras_digitnet.pictures.decoding import read_grey, resized
+from keras_digitnet.pictures.mnist_form import is_light_on_dark
+from keras_digitnet.reading.reader import Team, find_digit, team, whole
 
 if TYPE_CHECKING:
-    from keras_digitnet.images import Picture
+    from keras_digitnet.pictures.sources import Picture
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import socket
 
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.reader import Team
+from keras_digitnet.reading.reader import Team
 
 logger = logging.getLogger(__name__)
 

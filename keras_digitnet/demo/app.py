@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from keras_digitnet import __version__
-from keras_digitnet.answers import FileReading, predict_files, read_files
 from keras_digitnet.demo.uploads import Places, receive_picture
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.images import NamedBytes, open_upright
-from keras_digitnet.picture_files import can_decode
-from keras_digitnet.reader import NoDigitError, Reading, Team, read
+from keras_digitnet.pictures.decoding import open_upright
+from keras_digitnet.pictures.files import can_decode
+from keras_digitnet.pictures.sources import NamedBytes
+from keras_digitnet.reading.answers import FileReading, predict_files, read_files
+from keras_digitnet.reading.reader import NoDigitError, Reading, Team, read
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from keras_digitnet.images import NamedBytes
+from keras_digitnet.pictures.sources import NamedBytes
 
 MOST_BYTES = 20_000_000  # of one picture
 _OF_A_FORM = 65_536  # bytes that a form may have around its picture

@@ -103,8 +103,9 @@ def load_inference_model(path: Path) -> "keras.Model":
         DigitNetError: The file is not such a network.
     """
     model = load_keras_model(path)
-    from keras_digitnet.detector import build_detection_model
-    from keras_digitnet.model import build_inference_model, jit_compile
+    from keras_digitnet.networks.blocks import jit_compile
+    from keras_digitnet.networks.classifier import build_inference_model
+    from keras_digitnet.networks.detector import build_detection_model
 
     for layer in model.layers:
         if layer.dtype_policy.name.startswith("mixed_"):  # its weights are float32
@@ -126,7 +127,7 @@ def load_keras_model(path: Path) -> "keras.Model":
         select_backend()
     import keras
 
-    import keras_digitnet.layers  # noqa: F401  (registers our layers with Keras)
+    import keras_digitnet.layers  # noqa: F401  (registers them with Keras)
 
     with loading(path, "a .keras model that Keras can load"):
         _inspect_archive(path)

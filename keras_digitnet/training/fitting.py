@@ -11,7 +11,7 @@ from keras_digitnet.artifacts import RunFolder, plain_name
 from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.distribution import Group
-from keras_digitnet.model import jit_compile
+from keras_digitnet.networks.blocks import jit_compile
 from keras_digitnet.training.callbacks import (
     Checkpoint,
     EarlyStopping,

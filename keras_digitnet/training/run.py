@@ -28,8 +28,8 @@ from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
 from keras_digitnet.formats.keras_file import load_keras_model as load_trained
-from keras_digitnet.inference import find_keras_file
-from keras_digitnet.model import DTYPES, count_parameters, network_dtype
+from keras_digitnet.networks.blocks import DTYPES, count_parameters, network_dtype
+from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.training.callbacks import DivergedError, TrainingInterrupted
 from keras_digitnet.training.fitting import build_and_compile, fit
 from keras_digitnet.training.history import History, best_epoch, read_history

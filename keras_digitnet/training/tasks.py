@@ -12,7 +12,10 @@ from keras_digitnet import plots
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.config import ModelConfig, ReaderConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split
-from keras_digitnet.detector import (
+from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
+from keras_digitnet.networks.blocks import fold_temperature
+from keras_digitnet.networks.classifier import build_model
+from keras_digitnet.networks.detector import (
     CharacterAccuracy,
     DetectionLoss,
     build_detector,
@@ -21,11 +24,9 @@ from keras_digitnet.detector import (
     peaks,
     targets,
 )
-from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
-from keras_digitnet.finding import Reader
-from keras_digitnet.inference import Classifier, load, load_classifier
-from keras_digitnet.model import build_model, fold_temperature
 from keras_digitnet.pages import Composer, GlyphSource
+from keras_digitnet.reading.finding import Reader
+from keras_digitnet.reading.inference import Classifier, load, load_classifier
 from keras_digitnet.written_lines import read_lines
 
 Batch = tuple[np.ndarray, np.ndarray]

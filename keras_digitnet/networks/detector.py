@@ -13,14 +13,14 @@ import numpy as np
 from keras import layers, ops
 
 from keras_digitnet.config import ReaderConfig
-from keras_digitnet.layers import GrowTo
-from keras_digitnet.model import (
+from keras_digitnet.networks.blocks import (
     convnext_block,
     convolution,
     dense,
     network_dtype,
     normalization,
 )
+from keras_digitnet.networks.layers import GrowTo
 
 if TYPE_CHECKING:
     from keras_digitnet.pages import Page

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_digitnet.answers import predict_files, read_files
-from keras_digitnet.images import NamedBytes
-from keras_digitnet.inference import load
-from keras_digitnet.reader import team
+from keras_digitnet.pictures.sources import NamedBytes
+from keras_digitnet.reading.answers import predict_files, read_files
+from keras_digitnet.reading.inference import load
+from keras_digitnet.reading.reader import team
 
 
 class BatchReader:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_digitnet.artifacts import require_folder
-from keras_digitnet.cli_options import (
+from keras_digitnet.cli.options import (
     CsvOption,
     FindingOption,
     JobsOption,
@@ -18,12 +18,12 @@ from keras_digitnet.cli_options import (
     QuietOption,
     folder_option,
 )
-from keras_digitnet.cli_output import messages, print_answers, with_progress
+from keras_digitnet.cli.output import messages, print_answers, with_progress
 from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
-    from keras_digitnet.images import NamedBytes
-    from keras_digitnet.reader import Team
+    from keras_digitnet.pictures.sources import NamedBytes
+    from keras_digitnet.reading.reader import Team
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
 
     Example: keras-digitnet predict seven.png scans/
     """
-    from keras_digitnet.answers import FilePrediction, predict_files
+    from keras_digitnet.reading.answers import FilePrediction, predict_files
 
     if raw and model is None:
         model = "base"
@@ -110,7 +110,7 @@ def read(
         )
     if annotate:
         require_folder(annotate)
-    from keras_digitnet.answers import FileReading, read_files
+    from keras_digitnet.reading.answers import FileReading, read_files
 
     pictures, jobs, team = _given(images, model, reader, jobs, backend, quiet, as_json, as_csv)
     if team is None:
@@ -138,12 +138,12 @@ def _given(
 
     Nothing reads them where no picture is there.
     """
-    from keras_digitnet.finding import Reader
     from keras_digitnet.formats.runtime import usable_cpus
-    from keras_digitnet.images import is_there, read_standard_input
-    from keras_digitnet.inference import find_model, load
-    from keras_digitnet.picture_files import find_pictures
-    from keras_digitnet.reader import team
+    from keras_digitnet.pictures.files import find_pictures
+    from keras_digitnet.pictures.sources import is_there, read_standard_input
+    from keras_digitnet.reading.finding import Reader
+    from keras_digitnet.reading.inference import find_model, load
+    from keras_digitnet.reading.reader import team
 
     if as_json and as_csv:
         raise DigitNetError("expected --json or --csv; received: both.")
@@ -169,7 +169,7 @@ def _given(
 
 def _unreadable(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:
     """What is said of pictures that are not there, without a model to wait for."""
-    from keras_digitnet.images import read_grey
+    from keras_digitnet.pictures.decoding import read_grey
 
     for picture in pictures:
         try:

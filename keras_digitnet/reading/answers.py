@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.finding import SMALLEST, Reader
-from keras_digitnet.images import NamedBytes, read_image
-from keras_digitnet.inference import Classifier, require_size
-from keras_digitnet.reader import Found, Reading, Team, annotate, find_digit, read, team
+from keras_digitnet.pictures.decoding import read_image
+from keras_digitnet.pictures.sources import NamedBytes
+from keras_digitnet.reading.finding import SMALLEST, Reader
+from keras_digitnet.reading.inference import Classifier, require_size
+from keras_digitnet.reading.reader import Found, Reading, Team, annotate, find_digit, read, team
 
 Model = Classifier | Reader | Team | None  # as `team` takes it
 

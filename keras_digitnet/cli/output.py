@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from keras_digitnet.answers import FilePrediction, FileReading
     from keras_digitnet.evaluation import LinesReport, Report
+    from keras_digitnet.reading.answers import FilePrediction, FileReading
     from keras_digitnet.runs import RunSummary
 
 Answer = TypeVar("Answer", "FilePrediction", "FileReading")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_digitnet.images import SIDE
+from keras_digitnet.config import SIDE
 
 # MNIST's digits fill 20x20 and have their centre of mass at pixel 14 of 28 (LeCun et al., 1998).
 BOX = 20

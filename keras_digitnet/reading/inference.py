@@ -19,9 +19,9 @@ from keras_digitnet.artifacts import (
 )
 from keras_digitnet.config import IMAGE_SHAPE, PRESETS
 from keras_digitnet.errors import DigitNetError, did_you_mean, first_line, without_credentials
-from keras_digitnet.finding import Named, Reader
 from keras_digitnet.formats import BY_SUFFIX, EXPORTED, SAVED_MODEL
 from keras_digitnet.formats.runtime import Runtime
+from keras_digitnet.reading.finding import Named, Reader
 
 # A runtime that several threads start at once may wait for itself: OpenVINO does.
 _opening = threading.Lock()

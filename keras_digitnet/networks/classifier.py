@@ -5,19 +5,23 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_digitnet.config import IMAGE_SHAPE, ModelConfig, ReaderConfig
-from keras_digitnet.layers import (
-    DepthwiseConv2D,
+from keras_digitnet.config import IMAGE_SHAPE, ModelConfig
+from keras_digitnet.networks.augmentation import (
     RandomAffine,
-    RandomDegradation,
-    RandomPen,
     RandomRotation,
     RandomTranslation,
     RandomZoom,
 )
-
-DATA_FORMAT = "channels_last"
-DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+from keras_digitnet.networks.blocks import (
+    DATA_FORMAT,
+    convnext_block,
+    convolution,
+    dense,
+    network_dtype,
+    normalization,
+)
+from keras_digitnet.networks.corruption import RandomDegradation, RandomPen
+from keras_digitnet.networks.layers import DepthwiseConv2D
 
 _RANDOM_LAYERS = (
     RandomAffine,
@@ -59,17 +63,6 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     return keras.Model(images, logits, name=name)
 
 
-def network_dtype() -> str:
-    """The dtype policy of the layers that may mix precisions, one of `DTYPES`.
-
-    It is the process's policy if that is `mixed_bfloat16` or `mixed_float16`,
-    else float32. Every layer is given it and `DATA_FORMAT` explicitly, so that
-    Keras's global settings do not apply.
-    """
-    policy = str(keras.config.dtype_policy().name)
-    return policy if policy in DTYPES else "float32"
-
-
 def stem(x: Any, config: ModelConfig) -> Any:
     """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: one convolution, then one with stride 2.
 
@@ -80,31 +73,6 @@ def stem(x: Any, config: ModelConfig) -> Any:
     x = convolution(max(width // 2, 1), 3, "stem_full", dtype="float32", activation="relu")(x)
     x = convolution(width, 3, "stem_half", dtype="float32", strides=2)(x)
     return normalization("stem_norm", dtype="float32")(x)
-
-
-def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any:
-    """One residual block: depthwise convolution, norm, inverted bottleneck.
-
-    Args:
-        x: `(N, H, W, C)` symbolic tensor; the block keeps its shape.
-        config: Kernel size and expansion.
-        name: Prefix of the layers' names.
-    """
-    width = x.shape[-1]
-    branch = DepthwiseConv2D(
-        config.kernel_size,
-        padding="same",
-        # Keras counts a depthwise kernel's channels in its fan-in, although each output depends
-        # on one of them; the scale cancels that.
-        depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
-        data_format=DATA_FORMAT,
-        dtype=network_dtype(),
-        name=f"{name}_depthwise",
-    )(x)
-    branch = normalization(f"{name}_norm")(branch)
-    branch = dense(config.expansion * width, f"{name}_expand", "relu")(branch)
-    branch = dense(width, f"{name}_project")(branch)
-    return layers.Add(dtype=network_dtype(), name=f"{name}_add")([x, branch])
 
 
 def weighted_pooling(x: Any) -> Any:
@@ -172,12 +140,6 @@ def build_inference_model(model: keras.Model) -> keras.Model:
     return keras.Model(trained.input, probabilities, name=model.name)
 
 
-def fold_temperature(model: keras.Model, temperature: float) -> None:
-    """Divides a model's logits by `temperature`, by scaling the weights of the last layer."""
-    layer = model.get_layer("logits")
-    layer.set_weights([weight / temperature for weight in layer.get_weights()])
-
-
 def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
     if isinstance(layer, _RANDOM_LAYERS):
         return args[0]
@@ -188,51 +150,3 @@ def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) ->
         rows = layer(ops.reshape(args[0], (-1, channels)))
         return ops.reshape(rows, (-1, height, width, layer.units))
     return layer(*args, **kwargs)
-
-
-def jit_compile() -> str | bool:
-    """The `jit_compile` argument for `Model.compile`: XLA on JAX, where every layer allows it.
-
-    On TensorFlow, XLA slows training on a CPU down several times; on torch,
-    Keras runs eagerly.
-    """
-    return "auto" if keras.backend.backend() == "jax" else False
-
-
-def count_parameters(model: keras.Model) -> int:
-    """The number of trainable parameters, without the states of random generators."""
-    return sum(int(ops.size(weight)) for weight in model.trainable_weights)
-
-
-def convolution(
-    width: int, kernel_size: int, name: str, dtype: str | None = None, **options: Any
-) -> keras.layers.Layer:
-    """A convolution to `width` channels with the settings that all networks here share."""
-    return layers.Conv2D(
-        width,
-        kernel_size,
-        padding="same",
-        kernel_initializer="lecun_normal",
-        data_format=DATA_FORMAT,
-        dtype=dtype or network_dtype(),
-        name=name,
-        **options,
-    )
-
-
-def dense(
-    width: int, name: str, activation: str | None = None, dtype: str | None = None
-) -> keras.layers.Layer:
-    """A dense layer to `width` channels with the settings that all networks here share."""
-    return layers.Dense(
-        width,
-        activation,
-        kernel_initializer="lecun_normal",
-        dtype=dtype or network_dtype(),
-        name=name,
-    )
-
-
-def normalization(name: str, dtype: str | None = None) -> keras.layers.Layer:
-    """Layer normalization over the channels."""
-    return layers.LayerNormalization(epsilon=1e-6, dtype=dtype or network_dtype(), name=name)

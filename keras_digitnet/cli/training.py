@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_digitnet.artifacts import RunFolder, require_folder
-from keras_digitnet.cli_options import (
+from keras_digitnet.cli.options import (
     WHERE,
     BackendOption,
     DataOption,
@@ -19,15 +19,15 @@ from keras_digitnet.cli_options import (
     folder_option,
     one_of,
 )
-from keras_digitnet.cli_output import messages, print_json, print_report, print_runs, verbosity
+from keras_digitnet.cli.output import messages, print_json, print_report, print_runs, verbosity
 from keras_digitnet.config import AUGMENTATIONS, PRESETS, ModelConfig, TrainConfig
 from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
     from keras_digitnet.data import Dataset
     from keras_digitnet.evaluation import LinesReport, Report
-    from keras_digitnet.finding import Reader
-    from keras_digitnet.inference import Classifier
+    from keras_digitnet.reading.finding import Reader
+    from keras_digitnet.reading.inference import Classifier
 
 _DEFAULT = TrainConfig()
 
@@ -150,7 +150,7 @@ def train(
             _name_backend(backend, devices)
             require_folder(out)
             from keras_digitnet.data import load_dataset
-            from keras_digitnet.inference import find_keras_file
+            from keras_digitnet.reading.inference import find_keras_file
 
             if start is not None:
                 find_keras_file(start)
@@ -193,7 +193,7 @@ def evaluate(
     Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
     """
     from keras_digitnet.data import load_dataset
-    from keras_digitnet.inference import Classifier, average, find_model, load
+    from keras_digitnet.reading.inference import Classifier, average, find_model, load
     from keras_digitnet.runs import load_own_dataset
 
     with messages(quiet, as_json):

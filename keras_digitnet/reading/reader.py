@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.finding import BESIDE, SMALLEST, Character, Reader, in_lines, present
-from keras_digitnet.images import described, name_of, open_upright, read_grey
-from keras_digitnet.inference import Classifier, load, load_classifier
-from keras_digitnet.normalization import digit_in, is_normalized
+from keras_digitnet.pictures.decoding import described, open_upright, read_grey
+from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
+from keras_digitnet.pictures.sources import name_of
+from keras_digitnet.reading.finding import BESIDE, SMALLEST, Character, Reader, in_lines, present
+from keras_digitnet.reading.inference import Classifier, load, load_classifier
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from keras_digitnet.images import Picture
+    from keras_digitnet.pictures.sources import Picture
 
 # The shipped models that read together where none is named.
 READER, CLASSIFIER = "reader", "base"

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from keras_digitnet import __version__
 from keras_digitnet.artifacts import require_folder
-from keras_digitnet.cli_options import (
+from keras_digitnet.cli.options import (
     BackendOption,
     JsonOption,
     ModelBackendOption,
@@ -22,9 +22,9 @@ from keras_digitnet.cli_options import (
     folder_option,
     one_of,
 )
-from keras_digitnet.cli_output import messages, print_json, print_table
-from keras_digitnet.cli_reading import predict, read
-from keras_digitnet.cli_training import evaluate, runs, train
+from keras_digitnet.cli.output import messages, print_json, print_table
+from keras_digitnet.cli.reading import predict, read
+from keras_digitnet.cli.training import evaluate, runs, train
 from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
@@ -123,12 +123,12 @@ def demo(
     Example: keras-digitnet demo --model small
     """
     with messages(quiet, as_json=False):
-        from keras_digitnet.inference import find_model, load
+        from keras_digitnet.reading.inference import find_model, load
 
         if model:
             find_model(model, backend)
         from keras_digitnet.demo import require_packages, serve
-        from keras_digitnet.reader import team
+        from keras_digitnet.reading.reader import team
 
         require_packages()  # before the model is loaded, which takes longer
         serve(team(load(model, backend) if model else None, backend=backend), host, port)
@@ -168,7 +168,7 @@ def export(
     Example: keras-digitnet export base --format all
     """
     from keras_digitnet.environment import require_tensorflow, select_backend
-    from keras_digitnet.inference import find_keras_file
+    from keras_digitnet.reading.inference import find_keras_file
 
     formats = (form,)
     out_dir = out or Path("exports") / _name_of(model)

@@ -1,0 +1,102 @@
+"""What the networks share: the ConvNeXt block, layers with their settings, changes of weights."""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_digitnet.config import ModelConfig, ReaderConfig
+from keras_digitnet.networks.layers import DepthwiseConv2D
+
+DATA_FORMAT = "channels_last"
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def network_dtype() -> str:
+    """The dtype policy of the layers that may mix precisions, one of `DTYPES`.
+
+    It is the process's policy if that is `mixed_bfloat16` or `mixed_float16`,
+    else float32. Every layer is given it and `DATA_FORMAT` explicitly, so that
+    Keras's global settings do not apply.
+    """
+    policy = str(keras.config.dtype_policy().name)
+    return policy if policy in DTYPES else "float32"
+
+
+def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any:
+    """One residual block: depthwise convolution, norm, inverted bottleneck.
+
+    Args:
+        x: `(N, H, W, C)` symbolic tensor; the block keeps its shape.
+        config: Kernel size and expansion.
+        name: Prefix of the layers' names.
+    """
+    width = x.shape[-1]
+    branch = DepthwiseConv2D(
+        config.kernel_size,
+        padding="same",
+        # Keras counts a depthwise kernel's channels in its fan-in, although each output depends
+        # on one of them; the scale cancels that.
+        depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
+        data_format=DATA_FORMAT,
+        dtype=network_dtype(),
+        name=f"{name}_depthwise",
+    )(x)
+    branch = normalization(f"{name}_norm")(branch)
+    branch = dense(config.expansion * width, f"{name}_expand", "relu")(branch)
+    branch = dense(width, f"{name}_project")(branch)
+    return layers.Add(dtype=network_dtype(), name=f"{name}_add")([x, branch])
+
+
+def convolution(
+    width: int, kernel_size: int, name: str, dtype: str | None = None, **options: Any
+) -> keras.layers.Layer:
+    """A convolution to `width` channels with the settings that all networks here share."""
+    return layers.Conv2D(
+        width,
+        kernel_size,
+        padding="same",
+        kernel_initializer="lecun_normal",
+        data_format=DATA_FORMAT,
+        dtype=dtype or network_dtype(),
+        name=name,
+        **options,
+    )
+
+
+def dense(
+    width: int, name: str, activation: str | None = None, dtype: str | None = None
+) -> keras.layers.Layer:
+    """A dense layer to `width` channels with the settings that all networks here share."""
+    return layers.Dense(
+        width,
+        activation,
+        kernel_initializer="lecun_normal",
+        dtype=dtype or network_dtype(),
+        name=name,
+    )
+
+
+def normalization(name: str, dtype: str | None = None) -> keras.layers.Layer:
+    """Layer normalization over the channels."""
+    return layers.LayerNormalization(epsilon=1e-6, dtype=dtype or network_dtype(), name=name)
+
+
+def fold_temperature(model: keras.Model, temperature: float) -> None:
+    """Divides a model's logits by `temperature`, by scaling the weights of the last layer."""
+    layer = model.get_layer("logits")
+    layer.set_weights([weight / temperature for weight in layer.get_weights()])
+
+
+def count_parameters(model: keras.Model) -> int:
+    """The number of trainable parameters, without the states of random generators."""
+    return sum(int(ops.size(weight)) for weight in model.trainable_weights)
+
+
+def jit_compile() -> str | bool:
+    """The `jit_compile` argument for `Model.compile`: XLA on JAX, where every layer allows it.
+
+    On TensorFlow, XLA slows training on a CPU down several times; on torch,
+    Keras runs eagerly.
+    """
+    return "auto" if keras.backend.backend() == "jax" else False

@@ -1,0 +1,204 @@
+"""Random layers that redraw and corrupt images in training; on every backend."""
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_digitnet.networks.augmentation import (
+    NODES,
+    RandomImageLayer,
+    normal_draws,
+    smooth_field,
+)
+
+_TAPS = 5  # of a filter, along each side
+_ALL = 99.0  # as a tap's logit: it has all the weight, however the others are drawn
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomPen(RandomImageLayer):
+    """Draws a share of the training images anew with another pen: bolder, harder or softer.
+
+    The image is blurred, so that corners round off and gaps close, and what is
+    brighter than a level of its own becomes the stroke: scans and binarized
+    pictures look so.
+
+    Input and output: `(N, H, W, 1)` float in [0, 1].
+
+    Args:
+        rate: Share of the images that are drawn anew, from 0 to 1.
+        seed: Integer seed, or `None` to draw one.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def change(self, images: Any) -> Any:
+        draws = ops.reshape(self.draws(images, 3), (-1, 3, 1, 1, 1))
+        level = 0.2 + 0.4 * draws[:, 0]
+        hardness = 2.5 + 3.5 * draws[:, 1]  # of the stroke's rim; the softest leaves paper black
+        blurred = _blurred(images)
+        drawn = ops.clip(0.5 + hardness * (blurred - level), 0.0, 1.0)
+        return ops.where(draws[:, 2] < self.rate, drawn, images)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+def _blurred(images: Any) -> Any:
+    """`(N, H, W, 1)` through a Gaussian."""
+    taps = ops.cast(_gaussian(), images.dtype)
+    if keras.backend.backend() == "jax":
+        return _shifted_sum(images, taps)
+    kernel = ops.reshape(taps, (_TAPS, _TAPS, 1, 1))
+    return ops.conv(images, kernel, padding="same", data_format="channels_last")
+
+
+@functools.cache
+def _gaussian(deviation: float = 0.8) -> np.ndarray:
+    """`(1, _TAPS**2)` weights of a blur, which sum to 1; in pixels."""
+    along = np.exp(-0.5 * ((np.arange(_TAPS) - _TAPS // 2) / deviation) ** 2)
+    weights = np.outer(along, along)
+    return (weights / weights.sum()).astype("float32").reshape(1, -1)
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class RandomDegradation(RandomImageLayer):
+    """Corrupts a share of the training images as pens, paper and cameras do.
+
+    An image that is chosen passes through these steps, each with an even
+    chance: turned bars of any grey lie on it (after Random Erasing, Zhong et
+    al., arXiv 1708.04896); a filter of random positive taps blurs it (after
+    Xu et al., arXiv 2007.13003); noise is added; its paper turns grey and its
+    contrast falls; a smooth stain brightens it.
+
+    Input and output: `(N, H, W, 1)` float in [0, 1].
+
+    Args:
+        rate: Share of the images that are corrupted, from 0 to 1.
+        seed: Integer seed, or `None` to draw one.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def change(self, images: Any) -> Any:
+        steps = self._steps(*images.shape[1:3])
+        ranges = [each for _, of_step, _ in steps for each in of_step]
+        normals = [count for *_, count in steps]
+        draws = self.draws(images, 1 + len(steps) + len(ranges) + sum(normals))
+        choices, even, normal = ops.split(
+            draws, [1 + len(steps), 1 + len(steps) + len(ranges)], axis=1
+        )
+        low, high, neutral = (
+            ops.convert_to_tensor(each, images.dtype) for each in zip(*ranges, strict=True)
+        )
+        step_of = np.repeat(np.arange(len(steps)), [len(of_step) for _, of_step, _ in steps])
+        chosen = ops.take(self._chosen(choices), step_of, axis=1)
+        amounts = ops.where(chosen, low + (high - low) * even, neutral)
+        amounts = ops.reshape(amounts, (-1, len(ranges), 1, 1, 1))
+        amounts = iter(ops.unstack(amounts, len(ranges), axis=1))
+        normal = ops.split(normal_draws(normal), np.cumsum(normals[:-1]).tolist(), axis=1)
+        for (step, of_step, _), numbers in zip(steps, normal, strict=True):
+            images = step(images, numbers, *itertools.islice(amounts, len(of_step)))
+        return ops.clip(images, 0.0, 1.0)
+
+    def _steps(self, height: int, width: int) -> tuple[tuple[Any, Any, int], ...]:
+        """Each step, its amounts, and how many normal draws an image it takes.
+
+        An amount is `(lowest, highest, neutral)`. With the neutral ones a step
+        leaves an image as it is, which costs less than choosing between two.
+        """
+        bar = (
+            (0, height, 0),  # of its middle, down
+            (0, width, 0),  # and to the right
+            (0, math.pi, 0),  # its angle
+            (1, height / 2, 0),  # half its length
+            (0.5, 3, 0),  # half its breadth
+            (0, 1, 0),  # its grey
+        )
+        return (
+            (self._bar, bar, 0),
+            (self._bar, bar, 0),
+            (self._filter, ((0, 3, 0), (0, 0, _ALL)), _TAPS**2),
+            (self._noise, ((0, 0.3, 0),), height * width),
+            (self._paper, ((0, 0.5, 0), (0.25, 1, 1)), 0),
+            (self._stain, ((0, 0.6, 0),), NODES**2),
+        )
+
+    def _chosen(self, choices: Any) -> Any:
+        """`(N, steps)` bool, from a draw of the image's own and one of each step."""
+        return ops.logical_and(choices[:, :1] < self.rate, choices[:, 1:] < 0.5)
+
+    # Each step takes `(N, H, W, 1)`, its `(N, count)` normal draws, and `(N, 1, 1, 1)` amounts.
+
+    def _bar(
+        self,
+        images: Any,
+        _: Any,
+        top: Any,
+        left: Any,
+        angle: Any,
+        length: Any,
+        breadth: Any,
+        grey: Any,
+    ) -> Any:
+        height, width = images.shape[1:3]
+        down = ops.arange(height, dtype=images.dtype)[:, None, None] - top
+        right = ops.arange(width, dtype=images.dtype)[:, None] - left
+        cosine, sine = ops.cos(angle), ops.sin(angle)
+        along = down * cosine + right * sine
+        across = right * cosine - down * sine
+        inside = ops.logical_and(ops.abs(along) < length, ops.abs(across) < breadth)
+        return ops.where(inside, grey, images)
+
+    def _filter(self, images: Any, normal: Any, sharpness: Any, middle: Any) -> Any:
+        only_middle = np.arange(_TAPS**2) == _TAPS**2 // 2
+        logits = ops.reshape(sharpness, (-1, 1)) * normal
+        logits = logits + ops.reshape(middle, (-1, 1)) * ops.cast(only_middle, images.dtype)
+        return _filtered(images, ops.softmax(logits))
+
+    def _noise(self, images: Any, normal: Any, amount: Any) -> Any:
+        return images + amount * ops.reshape(normal, ops.shape(images))
+
+    def _paper(self, images: Any, _: Any, black: Any, contrast: Any) -> Any:
+        return black + contrast * (1 - black) * images
+
+    def _stain(self, images: Any, normal: Any, amount: Any) -> Any:
+        field = smooth_field(normal, *images.shape[1:3])
+        return images + amount * ops.sigmoid(2 * ops.reshape(field, ops.shape(images)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+def _shifted_sum(images: Any, taps: Any) -> Any:
+    """`_filtered`, where XLA makes one loop of it; its convolutions of one channel are slow."""
+    height, width = images.shape[1:3]
+    edge = _TAPS // 2
+    padded = ops.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    taps = ops.reshape(taps, (-1, 1, 1, _TAPS**2))
+    return sum(
+        padded[:, top : top + height, left : left + width]
+        * taps[..., top * _TAPS + left : top * _TAPS + left + 1]
+        for top in range(_TAPS)
+        for left in range(_TAPS)
+    )
+
+
+def _filtered(images: Any, taps: Any) -> Any:
+    """`(N, H, W, 1)`: each image through a filter of its own, `(N, _TAPS**2)`."""
+    if keras.backend.backend() == "jax":
+        return _shifted_sum(images, taps)
+    # Elsewhere it is one operation in place of 75: the images are the channels.
+    channels = ops.transpose(images, (3, 1, 2, 0))
+    kernel = ops.reshape(ops.transpose(taps), (_TAPS, _TAPS, -1, 1))
+    filtered = ops.depthwise_conv(channels, kernel, padding="same", data_format="channels_last")
+    return ops.transpose(filtered, (3, 1, 2, 0))

@@ -1,0 +1,90 @@
+"""Layers that Keras lacks; each runs and jits on every backend."""
+
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class GrowTo(keras.layers.Layer):
+    """Makes a map twice as large, each pixel four times, and cuts it to the size of another.
+
+    Input: `(N, h, w, C)` and `(N, H, W, D)` with H of 2h or 2h - 1, and W
+    likewise. Output: `(N, H, W, C)`.
+    """
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        small, like = inputs
+        large = ops.repeat(ops.repeat(small, 2, axis=1), 2, axis=2)
+        height, width = ops.shape(like)[1:3]
+        return large[:, :height, :width]
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        small, like = input_shape
+        return (*like[:3], small[3])
+
+
+@keras.saving.register_keras_serializable(package="keras_digitnet")
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Keras's layer, with the same weights and config, written for XLA's CPU where that computes.
+
+    XLA runs depthwise convolutions on a CPU many times slower than matrix
+    products. On a small map one channel's convolution is a fixed matrix from
+    input to output pixels, so there each kernel is spread into its matrix and
+    applied as one; a kernel as large as the map is a weighted sum. Everywhere
+    else this is Keras's own convolution.
+    """
+
+    # Beyond so many pixels a map's matrices cost more than they save.
+    _most_pixels = 256
+
+    def call(self, inputs: Any) -> Any:
+        height, width, channels = inputs.shape[1:]
+        plain = (
+            self.strides == (1, 1)
+            and self.dilation_rate == (1, 1)
+            and self.data_format == "channels_last"
+            and self.depth_multiplier == 1
+        )
+        pixels = height * width if height and width else math.inf  # a size may be open
+        spread = self.padding == "same" and pixels <= self._most_pixels
+        whole = self.padding == "valid" and self.kernel_size == (height, width)
+        if not (plain and (spread or whole) and _on_xla_cpu()):
+            return super().call(inputs)
+        kernel = ops.reshape(self.kernel, (-1, channels))
+        pixels = ops.reshape(inputs, (-1, height * width, channels))
+        if whole:
+            outputs = ops.reshape(ops.sum(pixels * kernel, axis=1), (-1, 1, 1, channels))
+        else:
+            taps = _taps(height, width, self.kernel_size)
+            matrices = ops.einsum("tc,tpq->cpq", kernel, ops.cast(taps, kernel.dtype))
+            outputs = ops.einsum("npc,cpq->nqc", pixels, matrices)
+            outputs = ops.reshape(outputs, (-1, height, width, channels))
+        if self.use_bias:
+            outputs = outputs + self.bias
+        return self.activation(outputs) if self.activation is not None else outputs
+
+
+def _on_xla_cpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+@functools.cache
+def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> np.ndarray:
+    """`(taps, pixels, pixels)`: 1 where a kernel's tap leads from an input to an output pixel."""
+    rows, columns = (index.ravel() for index in np.indices((height, width)))
+    # "same" padding puts the even kernel's odd pixel after the image.
+    top, left = (kernel_size[0] - 1) // 2, (kernel_size[1] - 1) // 2
+    down = rows[:, None] - rows[None, :] + top  # (input, output)
+    right = columns[:, None] - columns[None, :] + left
+    inside = (down >= 0) & (down < kernel_size[0]) & (right >= 0) & (right < kernel_size[1])
+    tap = np.where(inside, down * kernel_size[1] + right, -1)
+    return np.stack([tap == number for number in range(math.prod(kernel_size))]).astype("float32")

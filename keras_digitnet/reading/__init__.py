@@ -1,0 +1,1 @@
+"""Models that answer, and what they say about pictures."""
