@@ -15,6 +15,10 @@ class DigitNetError(Exception):
     """
 
 
+class ModelError(DigitNetError):
+    """The model failed, or its server did: the fault is not in what it was given."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM was received; the message, if any, says what was saved.
 

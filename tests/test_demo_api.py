@@ -16,7 +16,9 @@ import pytest
 from conftest import ROOT
 from patience import patience
 from PIL import Image
-from web_page import MOST_SECONDS, RunningPage, form_of, post, started_page
+from tf_serving import http_server
+from v2_server import V2, local
+from web_page import MOST_SECONDS, RunningPage, form_of, post, running_page, started_page
 
 import keras_digitnet as kd
 from keras_digitnet.demo.uploads import MOST_BYTES
@@ -91,6 +93,21 @@ def test_a_refusal_is_one_message(
     assert (code, message in answer["error"]) == (status, True), answer
     assert answer["error"].count("\n") == 0
     assert not any(value for name, value in answer.items() if name not in ("error", "file"))
+
+
+def test_a_model_that_fails_is_not_blamed_on_the_picture() -> None:
+    server = V2("nano")
+    local("nano")  # before the page waits for it
+    with (
+        http_server(server, server.received) as address,
+        running_page(ends_within=30, model=f"{address}/v2/models/digitnet") as page,
+    ):
+        assert post(f"{page.address}/read", SEVEN)[0] == 200
+        server.change = lambda outputs: {name: 0 * array for name, array in outputs.items()}
+        for path in ("predict", "read"):
+            status, answer, _ = post(f"{page.address}/{path}", SEVEN)
+            assert status == 502
+            assert "expected probabilities" in answer["error"]
 
 
 def upload_half(served: RunningPage, path: str, form: bool = False) -> socket.socket:

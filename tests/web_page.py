@@ -35,10 +35,10 @@ class RunningPage:
 
 @contextlib.contextmanager
 def started_page(
-    port: int, stderr: IO[str] | int = subprocess.PIPE
+    port: int, stderr: IO[str] | int = subprocess.PIPE, model: str = "nano"
 ) -> Iterator[subprocess.Popen[str]]:
     """The page's process, which has ended afterwards, whatever became of the test."""
-    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", "nano"]
+    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", model]
     with subprocess.Popen(
         [*command, "--port", str(port)],
         stderr=stderr,
@@ -56,14 +56,14 @@ def started_page(
 
 
 @contextlib.contextmanager
-def running_page(ends_within: float) -> Iterator[RunningPage]:
+def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPage]:
     """A page that answers; Ctrl-C must end it in so many seconds, and it has said nothing else."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
     with (
         tempfile.NamedTemporaryFile("w", suffix=".log") as stderr,
-        started_page(port, stderr) as server,
+        started_page(port, stderr, model) as server,
     ):
         page = RunningPage(f"http://127.0.0.1:{port}", server.pid, Path(stderr.name))
         deadline = time.monotonic() + patience(MOST_SECONDS)

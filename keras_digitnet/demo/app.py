@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from keras_digitnet import __version__
 from keras_digitnet.demo.uploads import Places, receive_picture
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, ModelError
 from keras_digitnet.pictures.decoding import open_upright
 from keras_digitnet.pictures.files import can_decode
 from keras_digitnet.pictures.sources import NamedBytes
@@ -94,6 +94,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         413: "The picture is too large.",
         415: "It is no picture, or of a kind that is not read.",
         422: "The picture is damaged, or has no digit, or several where one is expected.",
+        502: "The model fails, or the server that runs it does not answer.",
         503: "Too many requests wait already; Retry-After says in how many seconds to try again.",
     }.items()
 }
@@ -111,7 +112,11 @@ def build_app(team: Team) -> FastAPI:
         # FastAPI's pages of documentation load their parts from other hosts.
         docs_url=None,
         redoc_url=None,
-        exception_handlers={HTTPException: _refuse, ClientDisconnect: _say_nothing},
+        exception_handlers={
+            HTTPException: _refuse,
+            ModelError: _blame_model,
+            ClientDisconnect: _say_nothing,
+        },
     )
     places, at_work = Places(), asyncio.Semaphore(_AT_ONCE)
 
@@ -155,6 +160,10 @@ def build_app(team: Team) -> FastAPI:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _blame_model(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 502)
 
 
 async def _say_nothing(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keras_digitnet.artifacts import atomic_write
-from keras_digitnet.errors import DigitNetError
+from keras_digitnet.errors import DigitNetError, ModelError
 from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.finding import SMALLEST, Reader
@@ -101,6 +101,8 @@ def predict_files(
     def find(path: str | NamedBytes) -> tuple[str, Found | None, str]:
         try:
             return str(path), Found(read_image(path)[0]) if raw else find_digit(path, readers), ""
+        except ModelError:
+            raise
         except DigitNetError as error:
             return str(path), None, str(error)
 
@@ -182,6 +184,9 @@ def read_files(
 
     With `annotated_dir`, each is also drawn there with its boxes, under its own
     name with `.png`; a name that comes twice is numbered.
+
+    Raises:
+        ModelError: The model fails, which is no fault of the pictures.
     """
     readers = team(model)
     names: Counter[str] = Counter()
@@ -189,6 +194,8 @@ def read_files(
     def answer(path: str | NamedBytes) -> tuple[str | NamedBytes, FileReading]:
         try:
             return path, FileReading(str(path), read(path, readers, min_confidence, smallest))
+        except ModelError:
+            raise
         except DigitNetError as error:
             return path, FileReading(str(path), error=str(error))
 

@@ -1,12 +1,12 @@
 """A trained detector from a picture to its characters: scales, peaks, and one box for each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.errors import DigitNetError, ModelError, first_line
 from keras_digitnet.formats.runtime import Runtime
 
 # What the network sees of a picture: a canvas with this margin, whose sides are multiples of
@@ -42,7 +42,7 @@ _TILE = 1024
 _SURROUNDINGS = 96
 
 # Boxes `(P, 4)`, presence `(P,)` and probabilities `(P, C)` of what may be characters.
-_Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
+Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Character:
     @property
     def height(self) -> float:
         return self.box[3] - self.box[1]
+
+
+# A second look at characters.
+Verify = Callable[[list[Character]], list[Character]]
 
 
 class Named:
@@ -106,26 +110,38 @@ class Reader(Named):
     """A trained model that finds the characters of a picture, wherever it runs."""
 
     def find(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """The characters of a picture, in no order: the lines that hold a `PRESENT` one.
+        """The characters of a picture, in no order: the `present` ones of its candidates.
+
+        Args:
+            grey: `(H, W)` uint8.
+            smallest: As for `candidates`.
+
+        Raises:
+            ModelError: As for `candidates`.
+        """
+        return present(self.candidates(grey, smallest))
+
+    def candidates(
+        self, grey: np.ndarray, smallest: float = SMALLEST, verify: Verify | None = None
+    ) -> list[Character]:
+        """What may be characters, in no order, down to the `FAINT`.
 
         Args:
             grey: `(H, W)` uint8.
             smallest: Height of the smallest characters that are sought, as a
                 share of the picture's longer side.
+            verify: Takes a second look at what was found.
 
         Raises:
-            DigitNetError: The model fails, or a server does not answer.
+            ModelError: The model fails, or a server does not answer.
         """
-        return present(self.candidates(grey, smallest))
-
-    def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """What may be characters, down to the `FAINT`; takes and raises what `find` does."""
         if min(grey.shape[0], 4 * grey.shape[1]) < _LOWEST:
             return []  # too small for any character that is sought
-        found = self._found(grey, smallest, as_edge=True)
+        verify = verify or list
+        found = verify(self._found(grey, smallest, as_edge=True))
         if not any(character.presence >= PRESENT for character in found):
             # Cut close around a digit, perhaps, whose strokes must not go on beyond the picture.
-            found = max(found, self._found(grey, smallest, as_edge=False), key=_likeliest)
+            found = max(found, verify(self._found(grey, smallest, as_edge=False)), key=_likeliest)
         return found
 
     def _found(self, grey: np.ndarray, smallest: float, as_edge: bool) -> list[Character]:
@@ -145,15 +161,9 @@ class Reader(Named):
             for index in _settled(vouched, same | inside)
         ]
 
-    def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> _Peaks:
+    def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> Peaks:
         """What one scale shows of a picture of a shape, in the picture's pixels."""
-        boxes, presence, probabilities = _joined(
-            [
-                self._peaks(page, rows, columns)
-                for rows in _spans(page.shape[1])
-                for columns in _spans(page.shape[2])
-            ]
-        )
+        boxes, presence, probabilities = self.proposals(page)
         boxes = boxes - MARGIN
         tall = boxes[:, 3] - boxes[:, 1]
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -161,7 +171,17 @@ class Reader(Named):
         good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
         return boxes[good] / scale, presence[good], probabilities[good]
 
-    def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> _Peaks:
+    def proposals(self, page: np.ndarray) -> Peaks:
+        """What may be characters in a canvas `(1, h, w, 1)` uint8, in its pixels, above `FAINT`."""
+        return _joined(
+            [
+                self._peaks(page, rows, columns)
+                for rows in _spans(page.shape[1])
+                for columns in _spans(page.shape[2])
+            ]
+        )
+
+    def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> Peaks:
         """What no neighbouring cell of a tile exceeds, where the tile speaks for the page."""
         import cv2
 
@@ -182,14 +202,14 @@ class Reader(Named):
         except DigitNetError:
             raise
         except Exception as error:  # each runtime has exceptions of its own
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected it to compute a page; received: {first_line(error)}"
             ) from error
         cells = tuple(-(-side // 4) for side in page.shape[1:3])
         expected = [(1, *cells), (1, *cells, 4), (1, *cells, len(self.classes))]
         received = [answer.shape for answer in answers]
         if received != expected or not all(np.isfinite(answer).all() for answer in answers):
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected finite presence, boxes and probabilities of shapes {expected}; "
                 f"received: {received}. Train or fetch the model again."
             )
@@ -253,7 +273,7 @@ def _spans(side: int) -> list[_Span]:
     ]
 
 
-def _joined(peaks: Sequence[_Peaks]) -> _Peaks:
+def _joined(peaks: Sequence[Peaks]) -> Peaks:
     boxes, presence, probabilities = (np.concatenate(arrays) for arrays in zip(*peaks, strict=True))
     return boxes, presence, probabilities
 

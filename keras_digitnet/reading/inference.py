@@ -17,8 +17,14 @@ from keras_digitnet.artifacts import (
     newest_version,
     preset_dir,
 )
-from keras_digitnet.config import IMAGE_SHAPE, PRESETS
-from keras_digitnet.errors import DigitNetError, did_you_mean, first_line, without_credentials
+from keras_digitnet.config import IMAGE_SHAPE, PRESETS, VERIFIER
+from keras_digitnet.errors import (
+    DigitNetError,
+    ModelError,
+    did_you_mean,
+    first_line,
+    without_credentials,
+)
 from keras_digitnet.formats import BY_SUFFIX, EXPORTED, SAVED_MODEL
 from keras_digitnet.formats.runtime import Runtime
 from keras_digitnet.reading.finding import Named, Reader
@@ -67,8 +73,8 @@ class Classifier(Named):
             batch_size: Images that are computed at a time.
 
         Raises:
-            DigitNetError: The images have another shape or dtype, or a server
-                does not answer.
+            DigitNetError: The images have another shape or dtype.
+            ModelError: The model fails, or a server does not answer.
         """
         require_size(batch_size)
         try:
@@ -97,26 +103,26 @@ class Classifier(Named):
         except DigitNetError:
             raise
         except Exception as error:  # runtimes raise exceptions of any type
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected it to compute {len(images)} images; "
                 f"received: {first_line(error)}"
             ) from error
         expected = (len(images), len(self.classes))
         if probabilities.shape != expected or labels.shape != expected[:1]:
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected probabilities of shape {expected} and label of shape "
                 f"{expected[:1]}; received: {probabilities.shape} and {labels.shape}."
             )
         with np.errstate(all="ignore"):
             lowest, off = probabilities.min(), np.abs(probabilities.sum(axis=1) - 1).max()
         if not (lowest >= 0 and off <= _SUM_TOLERANCE):  # nor if one of them is NaN
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected probabilities, 0 or more, of which each row adds up to 1; "
                 f"received: a lowest of {lowest:g}, and sums that are off by up to {off:g}. "
                 "Train or fetch the model again."
             )
         if labels.min() < 0 or labels.max() >= len(self.classes):
-            raise DigitNetError(
+            raise ModelError(
                 f"{name}: expected labels from 0 to {len(self.classes) - 1}; "
                 f"received: {labels.min()} to {labels.max()}."
             )
@@ -266,7 +272,7 @@ def _find(where: str | Path, in_keras: bool) -> Path:
 
     A preset is its `.keras` file where Keras runs it, else its ONNX file.
     """
-    if where in PRESETS:
+    if where in PRESETS or where == VERIFIER:
         return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
     path = expanded(where)
     if path.is_dir():

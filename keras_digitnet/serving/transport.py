@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_digitnet.errors import DigitNetError, first_line, without_credentials
+from keras_digitnet.errors import DigitNetError, ModelError, first_line, without_credentials
 
 AUTHORIZATION = "KERAS_DIGITNET_AUTHORIZATION"
 # The header with the length of the JSON in a body where raw bytes follow it.
@@ -32,7 +32,7 @@ _RETRIED_STATUSES = {429, 502, 503, 504}
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
 
 
-class RefusedError(DigitNetError):
+class RefusedError(ModelError):
     """The server answered with an error."""
 
 
@@ -63,7 +63,7 @@ class Server:
 
         Raises:
             RefusedError: The server answers with an error.
-            DigitNetError: There is no answer in time after `TRIES` tries, or it
+            ModelError: There is no answer in time after `TRIES` tries, or it
                 is not JSON or too large.
         """
         for attempt in range(1, TRIES + 1):
@@ -72,7 +72,7 @@ class Server:
                 break
             except _BusyError as error:
                 if attempt == TRIES:
-                    raise DigitNetError(
+                    raise ModelError(
                         f"{url}: expected an answer within {TIMEOUT_SECONDS:g} s; "
                         f"received: {error} ({TRIES} tries). Is the server running?"
                     ) from None
@@ -82,13 +82,13 @@ class Server:
             return json.loads(content[:length]), content[length:]
         except (ValueError, RecursionError):
             received = self._hiding(content)[:100]
-            raise DigitNetError(f"{url}: expected JSON; received: {received!r}") from None
+            raise ModelError(f"{url}: expected JSON; received: {received!r}") from None
 
-    def error(self, expected: str, answer: Any) -> DigitNetError:
+    def error(self, expected: str, answer: Any) -> ModelError:
         """The exception for JSON of an unexpected form."""
         text = self._hiding(json.dumps(answer).encode()).decode()
         text = text if len(text) <= 200 else f"{text[:200]} ..."
-        return DigitNetError(f"{self.url}: expected {expected}; received: {text}")
+        return ModelError(f"{self.url}: expected {expected}; received: {text}")
 
     def _fetch(
         self, url: str, body: bytes | None, headers: Mapping[str, str]
@@ -114,7 +114,7 @@ class Server:
         finally:
             connection.close()
         if len(content) > _MOST_BYTES:
-            raise DigitNetError(f"{url}: expected at most {_MOST_BYTES:,} bytes; received: more.")
+            raise ModelError(f"{url}: expected at most {_MOST_BYTES:,} bytes; received: more.")
         if response.status == http.HTTPStatus.OK:
             return content, response.getheader(JSON_LENGTH)
         answer = f"status {response.status}, {_reason(self._hiding(content))}"
