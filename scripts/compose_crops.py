@@ -23,10 +23,11 @@ from keras_digitnet.pages import Composer, GlyphSource, Page
 from keras_digitnet.pictures.window import window
 from keras_digitnet.reading.finding import Peaks, Reader
 from keras_digitnet.reading.inference import load
+from keras_digitnet.reading.verifying import NONE
 
-NONE = "none"
 # Training pages come in two streams of random numbers, test pages in a third.
 TRAIN_STREAMS, TEST_STREAM = (0, 1), 2
+PAGES = 40_000  # of each training stream
 BLOCK = 10_000  # pages that one process composes at a time
 # A box that shares more of its union with a digit's is that digit, one that shares less is none.
 SAME, OTHER = 0.4, 0.15
@@ -41,7 +42,7 @@ Part = tuple[str, str, int, int, int]
 def main(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The .npz file.")],
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
-    pages: Annotated[int, typer.Option(help="Training pages of each of two streams.")] = 40_000,
+    pages: Annotated[int, typer.Option(help="Training pages of each of two streams.")] = PAGES,
     test_pages: Annotated[int, typer.Option(help="Pages of test digits.")] = 1000,
 ) -> None:
     """Writes the crops of training and test pages."""
