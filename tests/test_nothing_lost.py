@@ -317,7 +317,7 @@ def test_an_interruption_keeps_the_best_model_and_says_how_to_resume(
         (message,) = errors_of(child, messages, code)
     assert re.fullmatch(
         r"Stopped in epoch \d+\. The best model so far \(epoch \d+, validation accuracy .*\) is "
-        rf"kept: {run_dir}/model.keras\. Go on with: keras-digitnet train --resume {run_dir}",
+        rf"saved: {run_dir}/model.keras\. Resume with: keras-digitnet train --resume {run_dir}",
         message,
     )
     assert load(run_dir).classes == tuple("0123456789")
@@ -330,7 +330,7 @@ def test_a_full_disk_is_one_message_and_keeps_existing_files(run_dir: Path, mess
     assert errors_of(child, messages, code=2) == [
         f"Error: {run_dir}/checkpoints/epoch-0002.keras: expected to write it; received: "
         "File too large. Free some space there, or name another folder. "
-        f"Go on with: keras-digitnet train --resume {run_dir}"
+        f"Resume with: keras-digitnet train --resume {run_dir}"
     ]
     require_whole_files(run_dir.parent)
     name = "epoch-0001.keras"

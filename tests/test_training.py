@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
     )
     with pytest.raises(
         DigitNetError,
-        match=rf"nan in epoch {math.ceil(last_good + 0.05)}\. .* is kept: .*model\.keras",
+        match=rf"nan in epoch {math.ceil(last_good + 0.05)}\. .* is saved: .*model\.keras",
     ):
         trained()
     (model_path,) = (tmp_path / "runs").glob("*/model.keras")
@@ -354,9 +354,9 @@ def test_only_the_runs_own_images_resume_it(
     with pytest.raises(DigitNetError, match="expected an unfinished run; this one is finished"):
         resume(run.folder.path, few_digits)
     run.folder.metrics_path.unlink()
-    with pytest.raises(DigitNetError, match=r"expected the run's own images \(digits\)"):
+    with pytest.raises(DigitNetError, match=r"expected the run's data set, digits"):
         resume(run.folder.path, digits)
     config = json.loads(run.folder.config_path.read_text())
     run.folder.config_path.write_text(json.dumps(config | {"backend": "abacus"}))
-    with pytest.raises(DigitNetError, match="expected the run's own backend, abacus"):
+    with pytest.raises(DigitNetError, match="expected the run's backend, abacus"):
         resume(run.folder.path, few_digits)
