@@ -43,8 +43,8 @@ from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.reading.answers import predict_files
 from keras_digitnet.reading.inference import Classifier, class_names
 
-MOST_SECONDS = 10
-MOST_BYTES = 1 << 30
+MAX_SECONDS = 10
+MAX_BYTES = 1 << 30
 
 ANY_BYTES = st.binary(max_size=200)
 ANY_JSON = st.recursive(
@@ -70,7 +70,7 @@ def for_each(values: st.SearchStrategy[Any], count: int, act: Callable[[Any], No
     )
 
     def act_in_time(value: Any) -> None:
-        with at_most(MOST_SECONDS):
+        with at_most(MAX_SECONDS):
             act(value)
 
     steady(given(values)(act_in_time))()
@@ -383,12 +383,12 @@ def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
         env=environment | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=patience(60 + MOST_SECONDS * count),
+        timeout=patience(60 + MAX_SECONDS * count),
         check=False,
     )
     assert child.returncode == 0, f"{child.stdout[-300:]}\n{child.stderr[-3000:]}"
     told = json.loads(child.stdout.splitlines()[-1])
-    assert told["slowest"] < MOST_SECONDS or told["slowest"] < patience(MOST_SECONDS)
+    assert told["slowest"] < MAX_SECONDS or told["slowest"] < patience(MAX_SECONDS)
     return told, child.stdout
 
 
@@ -516,7 +516,7 @@ def test_decompression_bombs(tmp_path: Path, bomb: str) -> None:
     path = tmp_path / name
     path.write_bytes(make())
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(10)))
-    assert opened(door, path)[0]["grown"] < MOST_BYTES
+    assert opened(door, path)[0]["grown"] < MAX_BYTES
 
 
 # Code in data

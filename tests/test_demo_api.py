@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT
 from patience import patience
 from PIL import Image
-from web_page import MOST_SECONDS, RunningPage, form_of, post, started_page
+from web_page import MAX_SECONDS, RunningPage, form_of, post, started_page
 
 import keras_digitnet as kd
-from keras_digitnet.demo.uploads import MOST_BYTES
+from keras_digitnet.demo.uploads import MAX_BYTES
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.answers import predict_files, read_files
 
@@ -79,8 +79,8 @@ def test_it_answers_as_the_commands_do(served: RunningPage, way: str) -> None:
         ("read", form_of(SEVEN, SEVEN), 422, "expected a form with one file; received: 2 of them."),
         ("read", (b"--y\r\n", "multipart/form-data; boundary=x"), 400, "expected a form"),
         ("read", (b"", "multipart/form-data"), 400, "expected a form with one file"),
-        ("read", (bytes(2 * MOST_BYTES),), 413, "picture: expected at most 20 MB; received: more."),
-        ("read", form_of(bytes(2 * MOST_BYTES)), 413, "picture: expected at most 20 MB"),
+        ("read", (bytes(2 * MAX_BYTES),), 413, "picture: expected at most 20 MB; received: more."),
+        ("read", form_of(bytes(2 * MAX_BYTES)), 413, "picture: expected at most 20 MB"),
     ],
     ids=lambda value: None if isinstance(value, tuple) else str(value)[:40],
 )
@@ -118,7 +118,7 @@ def test_too_many_at_once_are_told_to_come_again(served: RunningPage) -> None:
         for _ in range(64):
             stack.enter_context(upload_half(served, "/read"))
         answers = []
-        deadline = time.monotonic() + patience(MOST_SECONDS)
+        deadline = time.monotonic() + patience(MAX_SECONDS)
         while not answers or (answers[-1][0] != 503 and time.monotonic() < deadline):
             answers.append(post(f"{served.address}/predict", SEVEN))
     status, answer, headers = answers[-1]
@@ -135,7 +135,7 @@ def test_the_page_comes_while_a_picture_is_read(served: RunningPage) -> None:
     reading.start()
     served_meanwhile = 0
     while reading.is_alive():
-        with urllib.request.urlopen(served.address, timeout=patience(MOST_SECONDS)) as response:
+        with urllib.request.urlopen(served.address, timeout=patience(MAX_SECONDS)) as response:
             response.read()
         served_meanwhile += reading.is_alive()
     assert read[0][1]["text"].split("\n")[0] == "20260714"
@@ -176,7 +176,7 @@ def test_a_taken_port_is_one_message() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with started_page(taken.getsockname()[1]) as server:
-            _, said = server.communicate(timeout=patience(MOST_SECONDS))
+            _, said = server.communicate(timeout=patience(MAX_SECONDS))
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")
     assert said.count("\n") == 1

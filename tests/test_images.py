@@ -224,8 +224,8 @@ def test_further_pages_of_a_tiff_cause_a_warning(
     assert read_grey(path)[0, 0] == 10
     assert read_grey(path.read_bytes())[0, 0] == 10
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: 3 pages, of which the first is read. {path}#page=2 names the next.",
-        "picture: 3 pages, of which the first is read. Give each as a picture of its own.",
+        f"{path}: 3 pages; only the first is read. The next one is {path}#page=2",
+        "picture: 3 pages; only the first is read. Pass each page as a separate picture.",
     ]
     caplog.clear()
     assert [read_grey(f"{path}#page={page}")[0, 0] for page in (1, 2, 3)] == [10, 20, 30]

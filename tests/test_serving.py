@@ -261,7 +261,7 @@ def test_a_server_that_sends_slowly_does_not_block_the_client(
 
 
 def test_too_long_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(transport, "_MAX_BYTES", 1000)
     with (
         http_server(lambda *_: (200, b"x" * 2000)) as server,
         pytest.raises(DigitNetError, match="expected at most 1,000 bytes"),

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from patience import patience
 
-MOST_SECONDS = 60  # for an answer; see patience.py
+MAX_SECONDS = 60  # for an answer; see patience.py
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def running_page(ends_within: float) -> Iterator[RunningPage]:
         started_page(port, stderr) as server,
     ):
         page = RunningPage(f"http://127.0.0.1:{port}", server.pid, Path(stderr.name))
-        deadline = time.monotonic() + patience(MOST_SECONDS)
+        deadline = time.monotonic() + patience(MAX_SECONDS)
         while not page.said() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         serving = [f"Reading digits at {page.address}; Ctrl-C ends it."]
@@ -90,7 +90,7 @@ def post(
     """The status, JSON and headers of the answer; the content type is what curl sends."""
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=patience(MOST_SECONDS)) as response:
+        with urllib.request.urlopen(request, timeout=patience(MAX_SECONDS)) as response:
             return response.status, json.load(response), dict(response.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), dict(error.headers)

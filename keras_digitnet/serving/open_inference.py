@@ -1,7 +1,7 @@
-"""A client of the Open Inference Protocol (V2), which Triton, KServe, MLServer and others speak.
+"""A client of the Open Inference Protocol (V2) of Triton, KServe, MLServer and others.
 
-Requests and answers follow https://github.com/kserve/open-inference-protocol. Servers may offer
-the extension `binary_tensor_data`, raw bytes instead of numbers in JSON, of
+The protocol is specified at https://github.com/kserve/open-inference-protocol; the extension
+`binary_tensor_data`, raw bytes instead of JSON numbers, at
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
 
@@ -82,7 +82,7 @@ def speaks_binary(server: Server) -> bool:
 
 
 def _infer(server: Server, images: np.ndarray, binary: bool) -> dict[str, np.ndarray]:
-    """The outputs by name; labels are `(N,)` int64, all others float32."""
+    """The outputs by name; `label` is `(N,)` int64, all others are float32."""
     tensor: dict[str, Any] = {"name": "images", "shape": images.shape, "datatype": "UINT8"}
     url = f"{server.url}/infer"
     if binary:
