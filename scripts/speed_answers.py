@@ -54,7 +54,7 @@ def growth(preset: str, images: int) -> dict[str, float]:
 def served(address: str, binary: bool) -> float:
     """Milliseconds of the client's CPU for 256 digits of a served model."""
     if not binary:  # though the server offers it
-        open_inference.speaks_binary = lambda server: False
+        open_inference.supports_binary = lambda server: False
     classifier = load_classifier(address)
     images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), "uint8")
     classifier.predict(images)

@@ -367,7 +367,8 @@ def test_the_command_without_stdout_reports_that_its_answer_is_lost() -> None:
     child = shell('"$0" -m keras_digitnet predict "$1" >&-', ROOT / "scripts" / "seven.png")
     assert child.returncode == 2
     assert child.stderr == (
-        "Error: stdout: expected it to be open, for what predict answers; it is closed.\n"
+        "Error: stdout: expected an open stream for the output of predict; "
+        "received: a closed one.\n"
     )
 
 

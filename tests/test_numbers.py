@@ -102,4 +102,4 @@ def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
     """A network that returns logits as `probabilities`."""
     path = tmp_path / "logits.onnx"
     onnx.write_model(alone(nano()), path)
-    refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")
+    refused(path, "expected probabilities of at least 0 that sum to 1 in each row; received: ")

@@ -166,8 +166,8 @@ def reads(address: str) -> None:
 def test_triton_gives_what_the_file_gives(
     model: str, binary: bool, triton: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offered = open_inference.speaks_binary
-    monkeypatch.setattr(open_inference, "speaks_binary", lambda s: offered(s) and binary)
+    offered = open_inference.supports_binary
+    monkeypatch.setattr(open_inference, "supports_binary", lambda s: offered(s) and binary)
     assert offered(transport.Server(f"{triton}/v2/models/{model}"))
     agrees(f"{triton}/v2/models/{model}", digits)
 
@@ -187,7 +187,7 @@ def test_what_triton_refuses_is_one_message(triton: str) -> None:
 
 def test_mlserver_gives_what_the_file_gives(mlserver: str, digits: Dataset) -> None:
     address = f"{mlserver}/v2/models/digitnet"
-    assert not open_inference.speaks_binary(transport.Server(address))
+    assert not open_inference.supports_binary(transport.Server(address))
     agrees(address, digits)
     reads(f"{mlserver}/v2/models/reader")
     with pytest.raises(DigitNetError, match="Model numbernet not found"):

@@ -33,7 +33,7 @@ def open_model(server: Server) -> Runtime:
     """
     metadata, _ = server.ask(server.url)
     inputs = _declared_inputs(server, metadata)
-    binary = speaks_binary(server)
+    binary = supports_binary(server)
     answer = _infer(server, np.zeros((1, 28, 28, 1), np.uint8), binary)
     open_sizes, sides = (3, (None, None)) if "presence" in answer else (1, (28, 28))
     outputs = {
@@ -71,7 +71,7 @@ def _declared_inputs(server: Server, metadata: Any) -> Signature:
         raise server.error("the metadata of a model", metadata) from None
 
 
-def speaks_binary(server: Server) -> bool:
+def supports_binary(server: Server) -> bool:
     """Whether the server lists the extension `binary_tensor_data`."""
     try:
         about, _ = server.ask(urllib.parse.urljoin(server.url, "/v2"))
