@@ -183,7 +183,7 @@ def test_a_folder_of_sets_becomes_a_table(
     monkeypatch.setattr(readme, "READMES", (page,))
     page.write_text("<!-- peers: start -->\n\n<!-- peers: end -->\n")
     no_models = evaluate.Team(None, None)  # which paper without ink does not need
-    evaluate.beside_peers(sets, "", no_models, 0, write=True)
+    evaluate.compare_with_peers(sets, "", no_models, 0, write=True)
     assert page.read_text().splitlines() == [
         "<!-- peers: start -->",
         "",

@@ -73,6 +73,6 @@ def test_a_measurement_is_kept_until_what_it_measures_changes(
     what = processes.Measurement("speed_answers.growth", settings)
     found = processes.measured("growth", what, tmp_path)
     assert found["seconds"] > 0
-    assert processes.kept("growth", what, tmp_path) == found
+    assert processes.stored("growth", what, tmp_path) == found
     changed = processes.Measurement("speed_answers.growth", {**settings, "images": 2000})
-    assert processes.kept("growth", changed, tmp_path) is None
+    assert processes.stored("growth", changed, tmp_path) is None
