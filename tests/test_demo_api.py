@@ -1,4 +1,4 @@
-"""The page's HTTP API on a real server: what the commands answer, or why not."""
+"""The page's HTTP API on a real server: answers and errors."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ TWO_SEVENS = png(
 
 
 @pytest.mark.parametrize("way", ["body", "form"])
-def test_it_answers_as_the_commands_do(served: RunningPage, way: str) -> None:
+def test_the_api_answers_like_the_commands(served: RunningPage, way: str) -> None:
     name = "seven.png" if way == "form" else "picture"
     sent = form_of(SEVEN, name=name) if way == "form" else (SEVEN,)
     model, picture = kd.load("nano"), NamedBytes(SEVEN, name)
@@ -94,7 +94,7 @@ def test_a_refusal_is_one_message(
 
 
 def upload_half(served: RunningPage, path: str, form: bool = False) -> socket.socket:
-    """A connection that has announced a picture and sent a part of it."""
+    """A connection that has sent only a part of a picture."""
     body, kind = form_of(SEVEN) if form else (SEVEN, "image/png")
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
     head += f"Content-Length: {len(body)}\r\n"
@@ -104,7 +104,7 @@ def upload_half(served: RunningPage, path: str, form: bool = False) -> socket.so
     return connection
 
 
-def test_who_leaves_during_an_upload_leaves_no_trace(served: RunningPage) -> None:
+def test_a_client_that_disconnects_during_an_upload_leaves_no_trace(served: RunningPage) -> None:
     said = served.said()
     for path in ("/read", "/predict", "/page/read"):
         for form in (False, True):
@@ -113,7 +113,7 @@ def test_who_leaves_during_an_upload_leaves_no_trace(served: RunningPage) -> Non
     assert served.said() == said
 
 
-def test_too_many_at_once_are_told_to_come_again(served: RunningPage) -> None:
+def test_too_many_requests_get_retry_after(served: RunningPage) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(64):
             stack.enter_context(upload_half(served, "/read"))
@@ -128,7 +128,7 @@ def test_too_many_at_once_are_told_to_come_again(served: RunningPage) -> None:
         assert time.monotonic() < deadline
 
 
-def test_the_page_comes_while_a_picture_is_read(served: RunningPage) -> None:
+def test_the_page_is_served_while_a_picture_is_read(served: RunningPage) -> None:
     page = (ROOT / "scripts" / "page.jpg").read_bytes()
     read: list[Any] = []
     reading = threading.Thread(target=lambda: read.append(post(f"{served.address}/read", page)))
@@ -142,7 +142,7 @@ def test_the_page_comes_while_a_picture_is_read(served: RunningPage) -> None:
     assert served_meanwhile > 1
 
 
-def test_its_description_says_what_it_answers(served: RunningPage) -> None:
+def test_the_openapi_description_matches_the_answers(served: RunningPage) -> None:
     with urllib.request.urlopen(f"{served.address}/openapi.json") as response:
         described = json.load(response)
     assert described["paths"].keys() == {"/predict", "/read"}
@@ -153,13 +153,13 @@ def test_its_description_says_what_it_answers(served: RunningPage) -> None:
         schema = entry["post"]["responses"]["200"]["content"]["application/json"]["schema"]
         named = described["components"]["schemas"][schema["$ref"].rsplit("/")[-1]]
         assert named["properties"].keys() == post(served.address + path, SEVEN)[1].keys()
-    # FastAPI's pages of documentation load their parts from other hosts.
+    # FastAPI's documentation pages load scripts from other hosts.
     for path in ("docs", "redoc"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{served.address}/{path}")
 
 
-def test_the_readme_asks_as_it_says(served: RunningPage, tmp_path: Path) -> None:
+def test_the_readmes_requests_work(served: RunningPage, tmp_path: Path) -> None:
     section = (ROOT / "keras_digitnet" / "README.md").read_text().partition("## Web page\n")[2]
     lines = section.partition("\n## ")[0].splitlines()
     commands = [line.strip() for line in lines if line.startswith("    curl ")]

@@ -44,7 +44,7 @@ def test_a_lambda_layer_is_not_executed(model_path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.backends
-def test_a_class_from_elsewhere_is_not_imported(
+def test_a_foreign_class_is_not_imported(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "evil.py").write_text("import keras\nclass Evil(keras.layers.Layer): pass\n")
