@@ -16,7 +16,7 @@ from keras_digitnet.errors import DigitNetError
 
 SERVABLE_NAME = "digitnet"
 # Limit in bytes on the unpacked size of an untrusted file; `base` takes less than two MB.
-MOST_UNPACKED = 1 << 28
+MAX_UNPACKED = 1 << 28
 
 
 class WriteError(DigitNetError, OSError):

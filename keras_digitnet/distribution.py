@@ -1,7 +1,7 @@
-"""Training on several devices, of this process or of several: Keras splits each batch among them.
+"""Data-parallel training on several devices of one or more processes.
 
-The processes are those that Keras's `KERAS_DISTRIBUTION_*` variables tell of;
-each runs the same program, and process 0 alone leaves something behind.
+The processes are configured by Keras's `KERAS_DISTRIBUTION_*` variables. Each
+runs the same program; only process 0 keeps the files it writes.
 """
 
 import atexit
@@ -20,13 +20,21 @@ import numpy as np
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
 
-# `keras.distribution` of TensorFlow warns of itself, torch has none.
+# `keras.distribution` is experimental on TensorFlow and missing on torch.
 BACKENDS = ("jax",)
 _PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 
 
 def join(devices: int | str | None) -> None:
-    """Meets the other processes, where there are any; comes before anything is computed."""
+    """Connects to the other processes, if any; call it before anything is computed.
+
+    Args:
+        devices: As for `Group`.
+
+    Raises:
+        DigitNetError: The backend does not support several devices, or the
+            processes cannot connect.
+    """
     _require_backend(devices)
     if _PROCESSES not in os.environ:
         return
@@ -34,17 +42,18 @@ def join(devices: int | str | None) -> None:
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM stays with Python
-    keras.utils.set_random_seed(0)  # else the processes compute one, which a run replaces
+    # Otherwise the processes would have to agree on a seed, which each run replaces.
+    keras.utils.set_random_seed(0)
     from jax.experimental import multihost_utils
 
     try:
         keras.distribution.initialize()
-        with _stdout_as_stderr():  # gloo greets, and not in JSON
+        with _stdout_as_stderr():  # gloo prints messages, which would corrupt JSON output
             multihost_utils.sync_global_devices("joined")
     except (ValueError, RuntimeError) as error:
         raise DigitNetError(
-            "KERAS_DISTRIBUTION_*: expected the addresses, the number of processes and this one's "
-            f"number, from 0 on; received: {first_line(error)}"
+            "KERAS_DISTRIBUTION_*: expected the addresses, the number of processes and the index "
+            f"of this one, counted from 0; received: {first_line(error)}"
         ) from None
 
 
@@ -60,11 +69,11 @@ def _stdout_as_stderr() -> Iterator[None]:
 
 
 def _require_backend(devices: int | str | None) -> bool:
-    """Whether several devices are asked for; raises DigitNetError where Keras has none."""
+    """Whether several devices are requested; raises DigitNetError if the backend has no support."""
     several = devices not in (None, 1, "1") or _PROCESSES in os.environ
     if several and (backend := keras.backend.backend()) not in BACKENDS:
         raise DigitNetError(
-            f"--devices: expected the backend {' or '.join(BACKENDS)}, where Keras trains on "
+            f"--devices: expected the backend {' or '.join(BACKENDS)}, which can train on "
             f"several devices; received: {backend}. "
             f"Use: keras-digitnet train --backend {BACKENDS[0]} --devices {devices or 'all'}"
         )
@@ -72,60 +81,75 @@ def _require_backend(devices: int | str | None) -> bool:
 
 
 class Group:
-    """The devices that train one network together; `process` is this one's number."""
+    """The devices that train one network together.
+
+    Attributes:
+        process: The index of this process; 0 if it is the only one.
+    """
 
     def __init__(self, devices: int | str | None, batch_size: int) -> None:
-        """Takes `devices` of them, or `all`; `None` is one, or all of several processes."""
+        """Selects the devices.
+
+        Args:
+            devices: Their number, or `all`; `None` means one device, or all
+                devices of several processes.
+            batch_size: Images per step, divided evenly among the devices.
+
+        Raises:
+            DigitNetError: There are not so many devices, or the batch cannot
+                be divided evenly.
+        """
         self.process, self._processes = 0, 1
         self._parallel: _Parallel | None = None
         if not _require_backend(devices):
             return
-        there = keras.distribution.list_devices()
+        available = keras.distribution.list_devices()
         text = str(devices or "all")
-        count = len(there) if text == "all" else int(text) if text.isdecimal() else 0
-        if not 1 <= count <= len(there):
+        count = len(available) if text == "all" else int(text) if text.isdecimal() else 0
+        if not 1 <= count <= len(available):
             raise DigitNetError(
-                f"--devices: expected 1 to {len(there)}, or all; received: {text}. JAX makes "
-                "several of a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=2"
+                f"--devices: expected 1 to {len(available)}, or all; received: {text}. JAX can "
+                "split a CPU into several: XLA_FLAGS=--xla_force_host_platform_device_count=2"
             )
-        self._parallel = _Parallel(devices=there[:count], auto_shard_dataset=False)
+        self._parallel = _Parallel(devices=available[:count], auto_shard_dataset=False)
         self.process, self._processes = self._parallel.data_shard_id, self._parallel.num_processes
-        if batch_size % count or (self._processes > 1 and count < len(there)):
+        if batch_size % count or (self._processes > 1 and count < len(available)):
             raise DigitNetError(
-                f"--devices: expected all of {self._processes} processes, and a batch that they "
-                f"share evenly; received: {count} of {len(there)} devices and a batch of "
-                f"{batch_size}. Change --devices or --batch-size."
+                f"--devices: expected all devices of {self._processes} processes, and a batch size "
+                f"that is a multiple of their number; received: {count} of {len(available)} "
+                f"devices and {batch_size}. Change --devices or --batch-size."
             )
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Whatever Keras makes and computes inside is the group's."""
+        """A context in which Keras places variables and data on the group's devices."""
         return self._parallel.scope() if self._parallel else contextlib.nullcontext()
 
     def rows(self, batch_size: int) -> slice:
-        """Which rows of each batch this process computes."""
+        """The rows of each batch that this process computes."""
         share = batch_size // self._processes
         return slice(self.process * share, (self.process + 1) * share)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that `fit` needs in the group's scope."""
         if self._parallel is None:
             return []
         return [
             keras.callbacks.LambdaCallback(
-                on_test_begin=lambda _: setattr(self._parallel, "judging", True),
-                on_test_end=lambda _: setattr(self._parallel, "judging", False),
+                on_test_begin=lambda _: setattr(self._parallel, "evaluating", True),
+                on_test_end=lambda _: setattr(self._parallel, "evaluating", False),
             )
         ]
 
     def on_one_device(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
-        """The model, whose weights all devices share, for this process and one device alone."""
+        """A copy of the model, made by `build`, on a single device of this process."""
         if self._parallel is None:
             return model
-        alone = build()
-        alone.set_weights(model.get_weights())
-        return alone
+        single = build()
+        single.set_weights(model.get_weights())
+        return single
 
-    def agreed(self, number: int) -> int:
-        """The highest of a number that each process has, so that all go on or stop."""
+    def highest(self, number: int) -> int:
+        """The maximum of `number` over all processes, so that all of them continue or stop."""
         if self._processes == 1:
             return number
         from jax.experimental import multihost_utils
@@ -133,19 +157,24 @@ class Group:
         return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
     @contextlib.contextmanager
-    def folder(self, make: Callable[[], RunFolder], going_on: bool) -> Iterator[RunFolder]:
-        """The run's folder; for all but process 0 a copy, gone at the end, called RUN."""
+    def folder(self, make: Callable[[], RunFolder], resuming: bool) -> Iterator[RunFolder]:
+        """The run's folder; on processes other than 0, a temporary copy shown as RUN.
+
+        Args:
+            make: Creates or returns the folder.
+            resuming: Whether it holds a stopped run, whose files are copied.
+        """
         if self.process == 0:
             own = make()
-            self.agreed(0)  # the others have their copies
+            self.highest(0)  # waits until the others have copied it
             yield own
             return
         with tempfile.TemporaryDirectory() as temporary:
             own = RunFolder(Path(temporary) / "RUN")
-            if going_on:
+            if resuming:
                 shutil.copytree(make().path, own.path)
             own.path.mkdir(exist_ok=True)
-            self.agreed(0)
+            self.highest(0)
             try:
                 yield own
             except (DigitNetError, Interrupted) as error:
@@ -153,32 +182,33 @@ class Group:
                 raise
 
     @contextlib.contextmanager
-    def losses_told(self) -> Iterator[None]:
-        """Makes one message of what is raised where another process has died."""
+    def process_failures(self) -> Iterator[None]:
+        """Reports the failure of another process as one DigitNetError."""
         try:
             yield
         except RuntimeError as error:
             if self._processes == 1:
                 raise
-            atexit.register(_leave)
+            atexit.register(_exit_without_jax)
             raise DigitNetError(
-                f"Expected all {self._processes} processes to go on; received: {first_line(error)}."
+                f"Expected all {self._processes} processes to keep running; received: "
+                f"{first_line(error)}."
             ) from None
 
 
-def _leave() -> None:
-    """Ends without JAX, which at the end would wait a minute for the dead, and then abort."""
+def _exit_without_jax() -> None:
+    """Exits without JAX's shutdown, which would wait a minute for dead processes, then abort."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)
 
 
 class _Parallel(keras.distribution.DataParallel):
-    """Splits what is learned from; validation, of any size, is computed whole on every device."""
+    """Splits training batches; validation batches, of any size, are computed on every device."""
 
-    judging = False
+    evaluating = False
 
     def get_data_layout(self, data_shape: tuple[int, ...]) -> keras.distribution.TensorLayout:
-        if self.judging:
+        if self.evaluating:
             return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
         return super().get_data_layout(data_shape)

@@ -1,7 +1,7 @@
-"""All of the package's layers, under the name that saved models know.
+"""All layers of the package, under the module name that older saved models refer to.
 
-A `.keras` file names the module of each of its layers, and Keras imports it; files that were saved
-before the layers moved name this one.
+A `.keras` file names the module of each of its layers, which Keras imports; files saved before the
+layers moved to `networks/` name this one.
 """
 
 from keras_digitnet.networks.augmentation import (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_digitnet.pages import Page
 
 _TRAINING, _VALIDATION = "#4477aa", "#cc6611"
-_MOST_CLASSES_WITH_COUNTS = 30
+_MAX_CLASSES_WITH_COUNTS = 30
 _LONGEST_NAME = 24
 # Names of classes and data sets are plain text, even if they hold `$`.
 _text_as_it_is = rc_context({"text.parse_math": False, "text.usetex": False})
@@ -70,7 +70,7 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str)
     axes.imshow(np.ma.masked_where(~diagonal, diagonal), cmap="Greys", vmin=0, vmax=8)
     bar = figure.colorbar(image, ax=axes, label="mistakes (off the diagonal)", shrink=0.8)
     bar.locator = MaxNLocator(integer=True, min_n_ticks=1)
-    if number <= _MOST_CLASSES_WITH_COUNTS:
+    if number <= _MAX_CLASSES_WITH_COUNTS:
         for row, column in np.ndindex(counts.shape):
             _write_count(axes, int(counts[row, column]), row, column, most)
     names = list(map(_shortened, classes))

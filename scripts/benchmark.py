@@ -1,12 +1,12 @@
-"""Measures speed side by side, on the machine that it runs on.
+"""Measures speed side by side on this machine.
 
     python scripts/benchmark.py accuracy --write
 
-A section prints a table of medians, and a picture where there is one; each
-system, backend and runtime is a process of its own. What is measured is kept as
-JSON, so that a second start goes on where the first one stopped: in
-runs/speed, with --write in scripts/results/speed; delete a file there to
-measure it again. Another machine or version of a library measures anew.
+Each section prints a table of medians, and some draw a figure; each system,
+backend and runtime is measured in a separate process. Results are stored as
+JSON, in runs/speed or, with --write, in scripts/results/speed, so that an
+interrupted section can be resumed. They are measured again after a change of
+machine or library versions; delete a file to force it.
 """
 
 import functools
@@ -37,9 +37,9 @@ OWN_RESULTS_DIR = Path("runs/speed")
 PICTURE_PATH = Path(__file__).parent / "results" / "speed.png"
 
 Write = Annotated[
-    bool, typer.Option("--write", help="Keep the figures, and put them into the READMEs.")
+    bool, typer.Option("--write", help="Store the results and write them into the READMEs.")
 ]
-Data = Annotated[str, typer.Option(help="Whose test digits are read.")]
+Data = Annotated[str, typer.Option(help="The data set whose test digits are classified.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,7 +63,7 @@ def _keras_convnet(seed: int, data: str) -> Measurement:
     return Measurement("speed_training.keras_convnet_curve", settings)
 
 
-# Ours first; their flags were chosen on held-back training digits.
+# Ours first; their flags were chosen on validation digits.
 SYSTEMS: dict[str, Callable[[int, str], Measurement]] = {
     "`nano`, 2 epochs": _ours(
         preset="nano",
@@ -81,25 +81,25 @@ SYSTEMS: dict[str, Callable[[int, str], Measurement]] = {
 }
 
 
-# Its 14 epochs take longer than all others together, and it does not get to the second goal.
-MOST_SEEDS = {"pytorch/examples": 1}
+# Its 14 epochs take longer than all others together, without reaching the second goal.
+MAX_SEEDS = {"pytorch/examples": 1}
 
 
 @app.command()
 def accuracy(
-    seeds: Annotated[int, typer.Option(help="Of each system, from 0 on.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Seeds per system, from 0 on.")] = 3,
     data: Data = "mnist",
     write: Write = False,
 ) -> None:
-    """Seconds of training to 99.0 % and 99.5 % of the test digits, ours and others'.
+    """Seconds of training to 99.0 % and 99.5 % test accuracy, for our networks and others.
 
-    The one place that looks at the test digits after every epoch: it chooses nothing.
+    Only here the test digits are scored after every epoch; nothing is selected by them.
     """
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     curves: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
-    for seed in range(seeds):  # in turns, so that all meet the same noise
+    for seed in range(seeds):  # alternating, so that all systems see the same noise
         for name, measurement in SYSTEMS.items():
-            if seed >= MOST_SEEDS.get(name, seeds):
+            if seed >= MAX_SEEDS.get(name, seeds):
                 continue
             slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
             key = f"accuracy-{slug}-{seed}"
@@ -127,13 +127,13 @@ def training(
         bool,
         typer.Option(
             "--check",
-            help="Compare with the figures that are kept; end with 1 if a backend is a third "
-            "slower, as a share of direct torch, than it was.",
+            help="Compare with the stored results; exit with 1 if a backend is a third slower, "
+            "relative to direct torch, than it was.",
         ),
     ] = False,
     write: Write = False,
 ) -> None:
-    """Images a second of training on each backend, and of the same net in plain torch."""
+    """Images per second of training on each backend, and of the same network in plain torch."""
     rounds, steps = 5, 15
     systems = {
         "torch, direct": Measurement(
@@ -159,7 +159,7 @@ def training(
             for key in systems
         }
 
-    before = _kept_or_exit(RESULTS_DIR / f"{name}.json") if check else None
+    before = _stored_result(RESULTS_DIR / f"{name}.json") if check else None
     found = measure() if check else once(name, systems, results, measure)
     direct = found["torch, direct"]["rate"]
     columns = (
@@ -188,26 +188,26 @@ def training(
             f"{found['torch, direct']['memory']:,.0f} MB",
         )
     )
-    print_table(f"`{preset}`: images a second, medians of {rounds} rounds", columns, rows)
+    print_table(f"`{preset}`: images per second, medians of {rounds} rounds", columns, rows)
     if before is not None:
         require_no_regression(before, found)
     if write:
         _write("speed-training", columns, rows)
 
 
-def _kept_or_exit(path: Path) -> dict[str, Any]:
+def _stored_result(path: Path) -> dict[str, Any]:
     from keras_digitnet.artifacts import read_json
 
     if not path.is_file():
         raise typer.BadParameter(
-            f"--check: expected kept figures; {path} does not exist. Use --write"
+            f"--check: expected stored results; {path} does not exist. Use --write"
         )
-    kept: dict[str, Any] = read_json(path)["result"]
-    return kept
+    stored: dict[str, Any] = read_json(path)["result"]
+    return stored
 
 
 def require_no_regression(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Ends with 1 where a share of direct torch's speed has fallen by more than a third."""
+    """Exits with 1 if a speed relative to direct torch has dropped by more than a third."""
 
     def share(found: dict[str, Any], name: str) -> float:
         return float(found[name]["rate"] / found["torch, direct"]["rate"])
@@ -225,11 +225,11 @@ def require_no_regression(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 @app.command()
 def overhead(
-    rounds: Annotated[int, typer.Option(help="Of each way, in turns.")] = 9,
-    steps: Annotated[int, typer.Option(help="Of a round.")] = 300,
+    rounds: Annotated[int, typer.Option(help="Rounds per variant, alternating.")] = 9,
+    steps: Annotated[int, typer.Option(help="Steps per round.")] = 300,
     write: Write = False,
 ) -> None:
-    """Milliseconds of a step of a tiny network, with and without callbacks, on each backend."""
+    """Milliseconds per step of a tiny network, with and without callbacks, on each backend."""
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     ways = ("none", "ours", "every step")
     rows = []
@@ -244,7 +244,7 @@ def overhead(
         none, ours, every_step = (f"{found[way]:.2f} ms" for way in ways)
         rows.append((backend, none, ours, f"{more:+.0%}", every_step))
     columns = ("backend", "no callbacks", "ours", "more", "rate set and loss read every step")
-    print_table(f"milliseconds a step, medians of {rounds} rounds", columns, rows)
+    print_table(f"milliseconds per step, medians of {rounds} rounds", columns, rows)
     if write:
         _write("speed-overhead", columns, rows)
 
@@ -312,7 +312,7 @@ def _format_rows(keras_path: Path, folder: Path, data: str) -> list[tuple[str, .
 
 @app.command()
 def shell(write: Write = False) -> None:
-    """Seconds of a command from a cold shell to its end."""
+    """Seconds that a command takes from a cold shell."""
     picture = str(Path(__file__).parent / "seven.png")
     commands = (["--help"], ["info"], ["predict", picture], ["read", picture])
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
@@ -348,10 +348,10 @@ def _seconds_of(arguments: list[str]) -> float:
 
 @app.command()
 def serving(
-    address: Annotated[str, typer.Argument(help="Of a classifier behind the V2 protocol.")],
+    address: Annotated[str, typer.Argument(help="Address of a classifier on a V2 server.")],
     write: Write = False,
 ) -> None:
-    """Milliseconds of a client's CPU for 256 digits, in JSON and as binary tensors."""
+    """Milliseconds of client CPU time for 256 digits, in JSON and as binary tensors."""
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     rows = []
     for form in ("JSON", "binary"):
@@ -370,7 +370,7 @@ def growth(
     preset: Annotated[str, typer.Option(help="One of the presets.")] = "nano",
     write: Write = False,
 ) -> None:
-    """Seconds and memory over the number of images, in `predict` and in an epoch of training."""
+    """Seconds and memory by number of images, for `predict` and an epoch of training."""
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     rows = []
     for images in (1_000, 10_000, 60_000, 600_000):
@@ -393,7 +393,7 @@ def growth(
 
 @app.command()
 def augmentation(write: Write = False) -> None:
-    """Images a second through `--augmentation affine` and through `layers`."""
+    """Images per second of `--augmentation affine` and `layers`."""
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     rows = []
     for backend in BACKENDS:
@@ -402,7 +402,7 @@ def augmentation(write: Write = False) -> None:
         ratio = rates["affine"] / rates["layers"]
         rows.append((backend, f"{rates['affine']:,.0f}", f"{rates['layers']:,.0f}", f"{ratio:.1f}"))
     columns = ("backend", "affine", "layers", "ratio")
-    print_table("images a second through the augmentation", columns, rows)
+    print_table("augmented images per second", columns, rows)
     if write:
         _write("speed-augmentation", columns, rows)
 

@@ -66,11 +66,13 @@ class Answer:
 
 
 def main(
-    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Of sets.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="The folder of sets.")
+    ] = None,
     model: Annotated[str, typer.Option(help="As for `keras-digitnet read`.")] = "",
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "",
-    lines: Annotated[int, typer.Option(help="Number of lines of its digits.")] = 1000,
-    mistakes: Annotated[Path | None, typer.Option(help="Draw the mistakes into it.")] = None,
+    lines: Annotated[int, typer.Option(help="Number of lines composed of its digits.")] = 1000,
+    mistakes: Annotated[Path | None, typer.Option(help="Picture file for mistakes.")] = None,
     write: Annotated[bool, typer.Option(help="Write into saved_models/README.md.")] = False,
     with_peers: Annotated[bool, typer.Option("--peers", help="Compare with other OCR.")] = False,
 ) -> None:
@@ -79,9 +81,9 @@ def main(
         raise typer.BadParameter("--write: expected a folder, mnist, 1000 lines and no model")
     readers = team(load(model) if model else None)
     if with_peers and mistakes:
-        raise typer.BadParameter("--mistakes: expected without --peers, which draws nothing")
+        raise typer.BadParameter("--mistakes: expected no --peers, which draws nothing")
     if with_peers:
-        beside_peers(folder, data, readers, lines, write)
+        compare_with_peers(folder, data, readers, lines, write)
         return
     answers: dict[str, list[Answer]] = {}
     for name, (pictures, labels) in find_sets(folder) if folder else ():
@@ -110,7 +112,9 @@ def main(
                 readme.write_block("coverage", readme.table(shares, covered))
 
 
-def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, write: bool) -> None:
+def compare_with_peers(
+    folder: Path | None, data: str, readers: Team, lines: int, write: bool
+) -> None:
     """Compares `read`, `predict` and the peers on all sets and on lines of the data set."""
     sets: dict[str, peers.Set] = dict(find_sets(folder)) if folder else {}
     if data:
@@ -122,7 +126,7 @@ def beside_peers(folder: Path | None, data: str, readers: Team, lines: int, writ
         read=lambda picture: line_answer(readers, picture, "").text,
         predict=lambda picture: digit_answer(readers, picture, "").text,
     )
-    print_table("beside " + versions, columns, rows)
+    print_table(f"compared with {versions}", columns, rows)
     if write:
         readme.write_block("peers", f"{readme.table(columns, rows)}\n\n({versions}.)")
 

@@ -2,8 +2,8 @@
 
     python scripts/page_examples.py --data mnist
 
-Training digits of MNIST, as a page of the reader's training has them: their strokes drawn anew with
-any pen. The papers are those that people read numbers from. The same seed gives the same pictures.
+The digits are MNIST training digits whose skeletons are redrawn with other pens, as on the reader's
+training pages, on typical kinds of paper. The pictures are deterministic.
 """
 
 import argparse
@@ -18,15 +18,21 @@ from keras_digitnet.pages.glyphs import HIGH, SIDE, GlyphSource
 
 FOLDER = Path(__file__).parents[1] / "keras_digitnet" / "demo" / "examples"
 SEED = 9
-DIGITS = 1000  # to choose from
+DIGITS = 1000  # number of training digits to choose from
 QUALITY = 80
-_SMOOTH = 1.2  # pixels of a glyph's field, whose strokes have steps
+_SMOOTH = 1.2  # blur that removes staircases, in pixels of a glyph's field
 
 Colour = tuple[int, int, int]  # red, green, blue
 
 
 class Sheet:
-    """Paper of one colour, and what is printed and written on it.
+    """Paper of one colour, to print and write on.
+
+    Args:
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+        paper: The paper's colour.
+        source: Draws the digits.
 
     Attributes:
         pixels: `(H, W, 3)` float32, red, green and blue.
@@ -38,7 +44,7 @@ class Sheet:
         self._source = source
 
     def cover(self, ink: np.ndarray, colour: Colour) -> None:
-        """Lays `(H, W)` of ink, from 0 to 1, on the paper."""
+        """Blends ink into the paper; `ink` is `(H, W)` opacity from 0 to 1."""
         self.pixels += ink[..., None] * (np.array(colour, np.float32) - self.pixels)
 
     def line(
@@ -56,14 +62,14 @@ class Sheet:
     def write(
         self, text: str, at: tuple[float, float], height: float, pen: float, colour: Colour
     ) -> None:
-        """Digits in a row from the left; a space leaves a gap.
+        """Writes digits from left to right; a space leaves a gap.
 
         Args:
             text: Digits and spaces.
-            at: Left side and middle of the row, in pixels.
-            height: Of a digit, in pixels.
-            pen: Width of its strokes, in pixels.
-            colour: Of the ink.
+            at: Left side and vertical centre of the line, in pixels.
+            height: Height of a digit, in pixels.
+            pen: Stroke width, in pixels.
+            colour: Colour of the ink.
         """
         left, middle = at
         ink = np.zeros(self.pixels.shape[:2], np.float32)
@@ -90,7 +96,7 @@ class Sheet:
         self.cover(ink * self.random.uniform(0.85, 0.95), colour)
 
     def photographed(self) -> np.ndarray:
-        """`(H, W, 3)` uint8: in light that falls off, slightly out of focus, with noise."""
+        """`(H, W, 3)` uint8: the sheet in uneven light, slightly out of focus, with noise."""
         height, width, _ = self.pixels.shape
         y, x = np.mgrid[:height, :width].astype(np.float32)
         light = 1.03 - 0.2 * (x / width) * (0.4 + y / height)
@@ -100,7 +106,7 @@ class Sheet:
 
 
 def cheque(sheet: Sheet) -> None:
-    """1250 in blue ink in the box for the amount, on a guilloche."""
+    """1250 in blue ink in the amount box, on a guilloche."""
     height, width, _ = sheet.pixels.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     for bend in (1, -1):
@@ -115,7 +121,7 @@ def cheque(sheet: Sheet) -> None:
 
 
 def cells(sheet: Sheet) -> None:
-    """Two rows of a table, a number a cell, in pencil."""
+    """Two rows of a table, one number per cell, in pencil."""
     height, width, _ = sheet.pixels.shape
     for column in range(12, width, 128):
         sheet.line((column, 10), (column, height - 12), 1, (120, 120, 126))

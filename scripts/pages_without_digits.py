@@ -18,9 +18,9 @@ FONTS = (
 def page_without_digits(random: np.random.Generator) -> np.ndarray:
     """Composes a page without digits, `(H, W)` uint8.
 
-    It may have shading, shadows, rulings, borders of cells, stains, scribbles
-    and words of letters that do not look like digits. No stroke or ring stands
-    alone.
+    It may have shading, shadows, rulings, cell borders, stains, scribbles and
+    words of letters that do not look like digits. There are no isolated
+    strokes or rings, which could be read as 1 or 0.
     """
     height, width = int(random.integers(48, 300)), int(random.integers(48, 500))
     page = np.full((height, width), random.integers(120, 250), np.uint8)

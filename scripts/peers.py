@@ -1,9 +1,9 @@
 """Compares with other OCR systems, PP-OCRv4 and Tesseract, on the same pictures.
 
-Part of `evaluate_real_digits.py`. The peers run in a process and an environment of
-their own (`peers.sh`). They get every picture twice: as it is; and prepared, that is
-dark on light, enlarged if small, with a margin of its paper. For each set, a peer's
-best way of reading is reported.
+Part of `evaluate_real_digits.py`. The peers run in a separate process and environment
+(`peers.sh`). They get every picture twice: unchanged, and prepared, that is, dark on
+light, enlarged if small, with a margin of its paper. For each set, a peer's best way
+of reading is reported.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from PIL import Image, ImageOps
 from keras_digitnet.artifacts import read_json, write_json
 from keras_digitnet.pictures.decoding import open_upright
 
-# Numbers of single digits of a set and of lines of a data set: the peers are slow.
+# The maximum numbers of single digits per set and of composed lines: the peers are slow.
 SAMPLE, LINES = 500, 200
-# The least height of a prepared picture, and its margin, in pixels.
-LEAST_HEIGHT, MARGIN = 64, 8
+# The minimum height of a prepared picture, and its margin, in pixels.
+MIN_HEIGHT, MARGIN = 64, 8
 COMMAND = ("bash", str(Path(__file__).with_name("peers.sh")))
 
 Set = tuple[Sequence[Any], Sequence[str]]
@@ -94,7 +94,7 @@ def answers(pictures: Sequence[Any]) -> dict[str, Any]:
                 for index, image in enumerate(images):
                     image.save(Path(folder, name, f"{index:05}.png"))
             run = subprocess.run([*COMMAND, folder], stdout=subprocess.PIPE, check=False)
-        if run.returncode:  # its own message is on stderr
+        if run.returncode:  # the script has printed an error
             raise typer.Exit(run.returncode)
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_json(cached, json.loads(run.stdout))
@@ -118,7 +118,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
     if np.median(np.asarray(picture)) < 128:
         picture = ImageOps.invert(picture)
     paper = tuple(int(value) for value in np.median(np.asarray(picture), axis=(0, 1)))
-    if picture.height < LEAST_HEIGHT:
-        width = max(1, round(picture.width * LEAST_HEIGHT / picture.height))
-        picture = picture.resize((width, LEAST_HEIGHT), Image.Resampling.BICUBIC)
+    if picture.height < MIN_HEIGHT:
+        width = max(1, round(picture.width * MIN_HEIGHT / picture.height))
+        picture = picture.resize((width, MIN_HEIGHT), Image.Resampling.BICUBIC)
     return ImageOps.expand(picture, MARGIN, paper)

@@ -3,9 +3,9 @@
 #
 #   ./scripts/peers.sh FOLDER >answers.json
 #
-# Tesseract is Debian's. PP-OCRv4, models and all, gets an environment of its own in
-# ~/.cache/keras_digitnet (in XDG_CACHE_HOME, if set), 400 MB; delete the folder to install anew.
-# CI has neither of them: the tests put a stand-in here.
+# Tesseract must be installed. PP-OCRv4 and its models are installed into a separate environment in
+# ~/.cache/keras_digitnet (or XDG_CACHE_HOME), 400 MB; delete the folder to reinstall.
+# CI has neither of them: the tests use a substitute.
 set -euo pipefail
 
 wheel=rapidocr-onnxruntime==1.4.4
@@ -18,7 +18,7 @@ if ! type tesseract >/dev/null 2>&1; then
     exit 2
 fi
 
-# The newest that the wheel is for.
+# The newest Python that the wheel supports.
 find_python() {
     local candidate
     for candidate in python3.12 python3.11; do

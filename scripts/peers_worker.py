@@ -1,12 +1,11 @@
-"""Reads pictures with what people would use instead: PP-OCRv4 and Tesseract, digits only.
+"""Reads pictures with alternative OCR systems: PP-OCRv4 and Tesseract, digits only.
 
     ./scripts/peers.sh FOLDER
 
-Runs in an environment of its own and imports nothing of this project. FOLDER holds
-folders of PNG files. To standard output goes JSON: `versions`, of each peer, and
-`answers`, of each peer in each way of reading each folder, the text of every
-picture by the order of names. All that is asked of a peer is the text of one line:
-where it finds several pieces, they are one text, from left to right.
+Runs in a separate environment and imports nothing from this project. FOLDER holds
+folders of PNG files. Prints JSON: `versions` by peer, and `answers` by peer and by
+folder and way of reading, as the texts of the pictures sorted by name. Each picture
+is read as one line: several pieces of text are joined from left to right.
 """
 
 import csv
@@ -50,14 +49,14 @@ def main(folder: Path) -> None:
 
 
 class PPOCR:
-    """PP-OCRv4 by RapidOCR, of whose characters only the digits can be the most probable."""
+    """PP-OCRv4 in RapidOCR, with its decoder restricted to digits."""
 
     def __init__(self) -> None:
         import numpy as np
         from rapidocr_onnxruntime import RapidOCR
 
-        # Without a limit to confidence, and with pictures no larger than it finds them best in:
-        # lines of digits that are enlarged to its 736 pixels it mostly misses.
+        # No threshold of confidence, and pictures of the size at which it detects best: it misses
+        # most lines of digits that are enlarged to its default of 736 pixels.
         self.engine = RapidOCR(text_score=0.0, det_limit_side_len=128, intra_op_num_threads=1)
         decode = self.engine.text_rec.postprocess_op
         allowed = np.zeros(len(decode.character), bool)
@@ -69,17 +68,19 @@ class PPOCR:
         self.engine.text_rec.postprocess_op = digits
 
     def recognise(self, pictures: Sequence[Path]) -> Texts:
+        """Reads each picture as one line, without detection."""
         found = [self.engine(str(each), use_det=False, use_cls=False)[0] for each in pictures]
         return ["".join(text for text, _ in each or ()) for each in found]
 
     def detect(self, pictures: Sequence[Path]) -> Texts:
+        """Detects pieces of text in each picture and joins them from left to right."""
         found = [self.engine(str(each), use_det=True, use_cls=False)[0] for each in pictures]
         lefts = [sorted((box[0][0], text) for box, text, _ in each or ()) for each in found]
         return ["".join(text for _, text in each) for each in lefts]
 
 
 def tesseract(pictures: Sequence[Path], mode: int) -> Texts:
-    """All in one process; one that it crashes on is blank, and a new process reads on."""
+    """Reads all pictures in one process; after a crash, skips the picture and restarts."""
     command = ["tesseract", "-", "-", "--psm", str(mode)]
     command += ["-c", f"tessedit_char_whitelist={DIGITS}", "tsv"]
     texts: Texts = []
@@ -101,7 +102,7 @@ def tesseract(pictures: Sequence[Path], mode: int) -> Texts:
 
 
 def pages(table: str) -> Texts:
-    """The text of each page of Tesseract's table, in which level 1 is a page and 5 a word."""
+    """The text of each page in Tesseract's table, whose level 1 is a page and level 5 a word."""
     texts: Texts = []
     for row in csv.DictReader(table.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE):
         if row["level"] == "1":

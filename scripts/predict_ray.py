@@ -1,10 +1,10 @@
-"""Reads any number of pictures on a Ray cluster, or on this machine: a Parquet row for each.
+"""Reads any number of pictures on a Ray cluster, or on this machine, to one Parquet row each.
 
     pip install -e '.[ray]'
     python scripts/predict_ray.py pictures/ answers/ --one-digit
 
-A picture that cannot be read is a row with an `error`. Run again, it goes on where it stopped; what
-has been answered is noted in ANSWERS-checkpoint.
+A picture that cannot be read becomes a row with an `error`. Run again, it resumes where it stopped,
+using the checkpoint in ANSWERS-checkpoint.
 """
 
 import os
@@ -12,29 +12,33 @@ from typing import Annotated
 
 import typer
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports its use
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics
 
 
 def main(
     pictures: Annotated[
         str,
         typer.Argument(
-            help="A folder of pictures, or Parquet of the columns path, each another, and bytes; "
-            "on a cluster where every machine finds it."
+            help="A folder of pictures, or a Parquet file with the columns path (unique) and "
+            "bytes; on a cluster, at a path that all machines can read."
         ),
     ],
     answers: Annotated[str, typer.Argument(help="The folder for the answers.")],
-    model: Annotated[str | None, typer.Option(help="What names the digits.")] = None,
-    one_digit: Annotated[bool, typer.Option(help="Each picture shows one, as predict.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Else one a processor.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures that a worker gets at a time.")] = 128,
+    model: Annotated[str | None, typer.Option(help="The model that classifies the digits.")] = None,
+    one_digit: Annotated[
+        bool, typer.Option(help="Each picture shows one digit, as for predict.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of workers. Default: one per processor.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures per batch.")] = 128,
 ) -> None:
-    """Reads any number of pictures with Ray; run again, it goes on where it stopped."""
+    """Reads any number of pictures with Ray; run again, it resumes where it stopped."""
     import ray
 
     from keras_digitnet import BatchReader
 
-    ray.init(include_dashboard=False)  # the cluster of RAY_ADDRESS, else one that ends with this
+    ray.init(include_dashboard=False)  # the cluster at RAY_ADDRESS, or a temporary local one
     ray.data.DataContext.get_current().checkpoint_config = ray.data.checkpoint.CheckpointConfig(
         "path", f"{answers.rstrip('/')}-checkpoint", delete_checkpoint_on_success=False
     )
@@ -47,7 +51,7 @@ def main(
         fn_constructor_args=(model, one_digit),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=workers or int(ray.cluster_resources()["CPU"])),
-        num_cpus=0.5,  # where workers hold all processors, a run that goes on waits forever
+        num_cpus=0.5,  # if workers reserve all processors, a resumed run waits forever
     )
     answered.write_parquet(answers)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows what `pip install 'keras_digitnet[metal]'` takes on an Apple-silicon Mac, without a Mac:
-# where a resolution fails, or holds a TensorFlow that the plugin breaks, this script fails too.
+# Shows what `pip install 'keras_digitnet[metal]'` installs on an Apple-silicon Mac, without a Mac.
+# Fails if the resolution fails, or contains a TensorFlow that the plugin breaks.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" --editable '.[dev]'

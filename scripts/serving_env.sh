@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Installs Triton and MLServer on Linux, without Docker and GPU, for the tests that ask real servers:
+# Installs Triton and MLServer on Linux, without Docker or a GPU, for the tests with real servers:
 #
 #   ./scripts/serving_env.sh && .venv/bin/python -m pytest tests/test_real_servers.py
 #
-# Each gets an environment of its own in ~/.cache/keras_digitnet (in XDG_CACHE_HOME, if set), 750 MB
-# in all: Triton's Python backend needs numpy 1. It comes out of the wheel of nvidia-pytriton, which
-# has no other backend. A second start installs nothing; delete the folder to install anew.
+# Each gets a separate environment in ~/.cache/keras_digitnet (or XDG_CACHE_HOME), 750 MB in total,
+# because Triton's Python backend needs numpy 1. Triton is taken from the wheel of nvidia-pytriton,
+# which contains no other backend. Installed once; delete the folder to reinstall.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/keras_digitnet
 
-# Triton loads Python as a library, which not every Python comes with.
+# Triton loads Python as a shared library, which not every Python has.
 find_python() {
     local candidate
     for candidate in python3.12 python3.11; do
@@ -25,7 +25,7 @@ ctypes.CDLL(os.path.join(*sysconfig.get_config_vars("LIBDIR", "INSTSONAME")))' >
     return 2
 }
 
-# install NAME WHAT_PIP_INSTALLS...: an environment, whose stamp is written last.
+# install NAME REQUIREMENT...: creates an environment; its stamp is written last.
 install() {
     local folder=$cache/$1 stamp pip
     stamp=$folder/installed-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
@@ -36,15 +36,15 @@ install() {
     pip=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
     "${pip[@]}" "${@:2}" >&2
     if [ "$1" = triton ]; then
-        # Without what its own Python needs: only the server is used.
+        # Without the dependencies of its Python package: only the server is used.
         "${pip[@]}" --no-deps nvidia-pytriton==0.7.0 >&2
         arrange_triton "$folder"
     fi
     touch "$stamp"
 }
 
-# Puts the stub of this Python beside the Python backend, and a program that starts the server
-# into bin, which finds the libraries.
+# Copies this Python's stub to the Python backend, and writes bin/tritonserver, which sets the
+# library path and starts the server.
 arrange_triton() {
     local site server version libraries
     site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -54,7 +54,7 @@ arrange_triton() {
     cp "$server/python_backend_stubs/$version/triton_python_backend_stub" "$server/backends/python/"
     cat >"$1/bin/tritonserver" <<END
 #!/usr/bin/env bash
-# tritonserver on this machine alone, with the Python backend; takes tritonserver's own options.
+# tritonserver on localhost only, with the Python backend; takes the options of tritonserver.
 export PATH='$1/bin':\$PATH LD_LIBRARY_PATH='$libraries:$site/nvidia_pytriton.libs'
 exec '$server/bin/tritonserver' --backend-directory='$server/backends' \\
     --backend-config=python,stub-timeout-seconds=300 \\

@@ -5,7 +5,7 @@
     python scripts/ship_presets.py --reader runs/RUN
     python scripts/ship_presets.py --verifier runs/RUN
 
-The shipped model is always that of seed 0; the others show the spread.
+The shipped model is always that of seed 0; the other seeds show the spread.
 """
 
 import shutil

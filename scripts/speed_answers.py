@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures of trained models and of augmentation, a function a process."""
+"""The measurements of `benchmark.py` on trained models and augmentation, one per process."""
 
 import os
 import statistics
@@ -16,12 +16,12 @@ from keras_digitnet.reading.inference import load_classifier
 from keras_digitnet.serving import open_inference
 
 BATCH_SIZE = 128
-SECONDS_A_ROUND = 1.0
+SECONDS_PER_ROUND = 1.0
 ROUNDS = 5
 
 
 def model(path: str, data: str, cores: int) -> dict[str, float]:
-    """Of one file: test accuracy, milliseconds a digit, digits a second in batches."""
+    """Measures one file: test accuracy, milliseconds per digit, digits per second in batches."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     test = load_dataset(data).test
@@ -42,7 +42,7 @@ def model(path: str, data: str, cores: int) -> dict[str, float]:
 
 
 def growth(preset: str, images: int) -> dict[str, float]:
-    """Seconds for so many images in one call, and MB of the process beside the images."""
+    """Seconds for this many images in one call, and MB of the process without the images."""
     classifier = load_classifier(preset)
     pixels = np.random.default_rng(0).integers(0, 256, (images, 28, 28), "uint8")
     start = time.perf_counter()
@@ -52,9 +52,9 @@ def growth(preset: str, images: int) -> dict[str, float]:
 
 
 def served(address: str, binary: bool) -> float:
-    """Milliseconds of the client's CPU for 256 digits of a served model."""
-    if not binary:  # though the server offers it
-        open_inference.speaks_binary = lambda server: False
+    """Milliseconds of client CPU time for 256 digits and a served model."""
+    if not binary:  # even if the server supports it
+        open_inference.supports_binary = lambda server: False
     classifier = load_classifier(address)
     images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), "uint8")
     classifier.predict(images)
@@ -67,7 +67,7 @@ def served(address: str, binary: bool) -> float:
 
 
 def augmentation() -> dict[str, float]:
-    """Images a second through each `--augmentation`, without pens and corrupting."""
+    """Images per second of each `--augmentation`, without pens and corruptions."""
     import keras
 
     from keras_digitnet.networks.classifier import augment
@@ -103,9 +103,9 @@ def _compiled(model: Any, images: Any) -> Callable[[], Any]:
 
 
 def _rates(steps: dict[str, tuple[int, Callable[[], Any]]]) -> dict[str, float]:
-    """Median images a second of each step, given how many it takes.
+    """Median images per second of each step, given its number of images.
 
-    The rounds alternate, so that all meet the same noise.
+    The rounds alternate, so that all steps see the same noise.
     """
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for _, step in steps.values():
@@ -113,7 +113,7 @@ def _rates(steps: dict[str, tuple[int, Callable[[], Any]]]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, (images, step) in steps.items():
             count, start = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - start) < SECONDS_A_ROUND or count < 2:
+            while (elapsed := time.perf_counter() - start) < SECONDS_PER_ROUND or count < 2:
                 step()
                 count += 1
             rates[name].append(count * images / elapsed)

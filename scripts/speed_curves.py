@@ -1,4 +1,4 @@
-"""Curves of test accuracy over seconds to a table's row and to a picture."""
+"""Turns curves of test accuracy over time into table rows and a figure."""
 
 import math
 import statistics
@@ -11,15 +11,15 @@ from matplotlib.ticker import LogLocator
 GOALS = (0.990, 0.995)
 COLUMNS_OF_GOALS = tuple(f"to {goal:.1%}" for goal in GOALS)
 
-# A curve has `compilation` (the first batch, in seconds), and for each epoch's end `seconds` of
-# training since then and `accuracies`.
+# A curve has `compilation` (seconds of the first batch), and for the end of each epoch `seconds`
+# (of training since the first batch) and `accuracies`.
 Curve = dict[str, Any]
 
 _COLOURS = ("#cc6611", "#882255", "#4477aa", "#228833", "#999933", "#777777")
 
 
 def row(curves: Sequence[Curve]) -> tuple[str, ...]:
-    """Medians of one system's seeds: first batch, an epoch, to each goal, accuracy at the end."""
+    """Medians over the seeds of a system: first batch, epoch, time to each goal, last accuracy."""
     first = statistics.median(curve["compilation"] for curve in curves)
     epoch = statistics.median(curve["seconds"][-1] / len(curve["seconds"]) for curve in curves)
     end = statistics.median(curve["accuracies"][-1] for curve in curves)
@@ -33,13 +33,13 @@ def row(curves: Sequence[Curve]) -> tuple[str, ...]:
 
 
 def time_to(goal: float, curve: Curve) -> float:
-    """Seconds up to the end of the first epoch that reaches the goal; else infinity."""
+    """Seconds until the end of the first epoch that reaches the goal; infinity if none does."""
     points = zip(curve["seconds"], curve["accuracies"], strict=True)
     return next((seconds for seconds, accuracy in points if accuracy >= goal), math.inf)
 
 
 def plot(systems: dict[str, list[Curve]], data: str) -> Figure:
-    """The median curve of each system; ours, whose names are in backquotes, stand out."""
+    """Plots the median curve of each system; ours, with names in backquotes, are highlighted."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for (name, curves), colour in zip(systems.items(), _COLOURS, strict=True):

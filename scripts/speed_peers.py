@@ -1,8 +1,8 @@
-"""The nets that ours is measured against, written anew from their descriptions, in plain torch.
+"""The networks that ours are compared with, reimplemented in plain torch from their descriptions.
 
-Their images lie in memory as tensors, which is faster than their authors' data
-loaders. `DirectDigitNet` is our own network without Keras. `curve` and
-`throughput` are what `benchmark.py` runs in a process.
+Their images are kept in memory as tensors, which is faster than the authors'
+data loaders. `DirectDigitNet` is our network without Keras. `benchmark.py` runs
+`curve` and `throughput` in a process.
 """
 
 import math
@@ -27,11 +27,11 @@ class Recipe:
     """How a peer is trained.
 
     Attributes:
-        build: Makes the net, from normalized `(N, 1, 28, 28)` images to logits.
-        optimizer: Of its parameters.
-        batch_size: Images a step.
-        schedule: Called with the optimizer, the steps an epoch and the epochs;
-            returns what is to be called after every step.
+        build: Builds the network, from normalized `(N, 1, 28, 28)` images to logits.
+        optimizer: Creates the optimizer of its parameters.
+        batch_size: Images per step.
+        schedule: Called with the optimizer, the steps per epoch and the epochs;
+            returns a function to call after every step.
     """
 
     build: Callable[[], nn.Module]
@@ -41,7 +41,7 @@ class Recipe:
 
 
 def pytorch_example() -> nn.Module:
-    """The net of pytorch/examples, mnist."""
+    """The network of pytorch/examples, mnist."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3),
         nn.ReLU(),
@@ -58,7 +58,7 @@ def pytorch_example() -> nn.Module:
 
 
 def one_epoch_net() -> nn.Module:
-    """The net of tuomaso/train_mnist_fast."""
+    """The network of tuomaso/train_mnist_fast."""
     return nn.Sequential(
         nn.Conv2d(1, 24, 5),
         nn.MaxPool2d(2),
@@ -104,14 +104,14 @@ RECIPES = {
 
 
 class _Norm(nn.LayerNorm):
-    """Over the channels of `(N, C, H, W)`, in the memory order of channels last."""
+    """Layer normalization over the channels of `(N, C, H, W)` in channels-last memory format."""
 
     def forward(self, x: Any) -> Any:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _Block(nn.Module):
-    """A ConvNeXt block: depthwise convolution, norm, wide, narrow, residual sum."""
+    """A ConvNeXt block: depthwise convolution, norm, inverted bottleneck, residual sum."""
 
     def __init__(self, width: int, kernel: int, expansion: int, activation: nn.Module) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Block(nn.Module):
 
 
 class FirstDigitNet(nn.Module):
-    """The net that this project re-imagines, from its description: a plain, small ConvNeXt."""
+    """The network that this project re-imagines, from its description: a small, plain ConvNeXt."""
 
     def __init__(self, width: int = 32, blocks: int = 3, expansion: int = 4) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class DirectDigitNet(nn.Module):
         layers: list[nn.Module] = [
             nn.Conv2d(1, max(first // 2, 1), 3, padding=1),
             nn.ReLU(),
-            # "same" with stride 2 pads an even map after its end only.
+            # "same" with stride 2 pads an even map only at its end.
             nn.ZeroPad2d((0, 1, 0, 1)),
             nn.Conv2d(max(first // 2, 1), first, 3, stride=2),
             _Norm(first, eps=1e-6),
@@ -185,7 +185,7 @@ class DirectDigitNet(nn.Module):
         return self.layers(images.contiguous(memory_format=torch.channels_last))
 
     def copy_weights(self, weights: list[Any]) -> None:
-        """Takes the arrays of a Keras model's trainable weights."""
+        """Copies the arrays of a Keras model's trainable weights."""
         for parameter, weight in zip(self.parameters(), weights, strict=True):
             array = torch.as_tensor(weight)
             if array.ndim == 4:  # (height, width, in, out), or depthwise (height, width, C, 1)
@@ -197,7 +197,7 @@ class DirectDigitNet(nn.Module):
 
 
 def curve(peer: str, epochs: int, seed: int, data: str) -> dict[str, Any]:
-    """Test accuracy over the seconds of training, as `speed_training.curve` gives it."""
+    """Test accuracy over the seconds of training, in the form of `speed_training.curve`."""
     torch.manual_seed(seed)
     dataset = load_dataset(data)
     recipe = RECIPES[peer]
@@ -221,7 +221,10 @@ def curve(peer: str, epochs: int, seed: int, data: str) -> dict[str, Any]:
 
 
 def throughput(preset: str, steps: int) -> Callable[[], dict[str, float]]:
-    """Our network without Keras: rounds of so many steps, images a second and peak MB."""
+    """Returns a function that trains our network without Keras for some steps.
+
+    It returns images per second and peak memory in MB.
+    """
     batch_size = 128
     net = DirectDigitNet(CLASSIFIERS[preset].model)
     optimizer = torch.optim.AdamW(net.parameters(), CLASSIFIERS[preset].learning_rate)
@@ -245,7 +248,7 @@ def _step(net: nn.Module, optimizer: torch.optim.Optimizer, images: Any, labels:
 
 
 def _tensors(split: Split) -> tuple[Any, Any]:
-    """`(N, 1, 28, 28)` floats with MNIST's mean and deviation taken out, and labels."""
+    """`(N, 1, 28, 28)` floats, standardized with MNIST's mean and deviation, and labels."""
     images = torch.tensor(split.images[..., 0][:, None] / 255, dtype=torch.float32)
     return (images - 0.1307) / 0.3081, torch.tensor(split.labels, dtype=torch.int64)
 

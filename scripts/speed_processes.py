@@ -1,10 +1,10 @@
-"""Measurements in processes of their own, kept as small JSON files, and the machine they ran on.
+"""Runs measurements in separate processes and stores them, with the machine, as small JSON files.
 
     python scripts/speed_processes.py MODULE FUNCTION '{"setting": 1}'
 
 is such a process: it prints what the function returns. A function that returns
-a callable is a worker: the callable runs once for each line that comes in, so
-that the rounds of several workers can take turns.
+a callable is a worker: the callable runs once per line of standard input, so
+that the rounds of several workers can alternate.
 """
 
 import importlib
@@ -28,12 +28,12 @@ from keras_digitnet.environment import select_backend, versions
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a process runs.
+    """A function to measure, in a process.
 
     Attributes:
         function: `module.function` of a module in this folder.
-        settings: Its arguments, as JSON can hold them.
-        backend: `KERAS_BACKEND` there; `None` leaves the choice to the package.
+        settings: Its arguments, serializable as JSON.
+        backend: `KERAS_BACKEND` in the process; `None` leaves it unset.
     """
 
     function: str
@@ -42,7 +42,7 @@ class Measurement:
 
 
 def machine() -> dict[str, Any]:
-    """What a time depends on besides the settings: cores, processor, versions."""
+    """What timings depend on besides the settings: cores, processor, versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -56,13 +56,14 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line() -> str:
+    """The machine, as a line below a table."""
     here = machine()
     packages = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     return f"({here['cores']} cores, {here['processor']}, no GPU used; {packages}.)"
 
 
 def measured(name: str, measurement: Measurement, results: Path) -> Any:
-    """What the process returns; kept in `results` as `name`, and measured once."""
+    """The result of the process; stored in `results` as `name`, so that it is measured once."""
 
     def measure() -> Any:
         with Worker(measurement) as worker:
@@ -72,15 +73,16 @@ def measured(name: str, measurement: Measurement, results: Path) -> Any:
 
 
 def once(name: str, what: Any, results: Path, measure: Callable[[], Any]) -> Any:
-    """The result kept as `name`, else what `measure` returns now, which is then kept.
+    """The result stored as `name`, or that of `measure`, which is then stored.
 
     Args:
-        name: Of the file in `results`.
-        what: Tells what is measured, as JSON can hold it; another one is measured anew.
+        name: Name of the file in `results`, without suffix.
+        what: Describes the measurement, serializable as JSON; if it differs
+            from the stored description, `measure` is called again.
         results: The folder.
-        measure: Measures.
+        measure: Makes the measurement.
     """
-    found = kept(name, what, results)
+    found = stored(name, what, results)
     if found is None:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         found = measure()
@@ -89,8 +91,8 @@ def once(name: str, what: Any, results: Path, measure: Callable[[], Any]) -> Any
     return found
 
 
-def kept(name: str, what: Any, results: Path) -> Any:
-    """The result kept as `name`, if `what` was measured here; else `None`."""
+def stored(name: str, what: Any, results: Path) -> Any:
+    """The result stored as `name` if it is of `what` on this machine, otherwise `None`."""
     path = results / f"{name}.json"
     saved = read_json(path) if path.is_file() else {}
     here = _described(what)
@@ -104,11 +106,11 @@ def _described(what: Any) -> dict[str, Any]:
 
 
 def in_turns(measurements: dict[str, Measurement], rounds: int) -> Iterator[dict[str, Any]]:
-    """The answers of workers whose rounds alternate, so that all meet the same noise."""
+    """The answers of workers whose rounds alternate, so that all see the same noise."""
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(each)) for name, each in measurements.items()}
         for worker in workers.values():
-            worker.answer()  # that it is ready
+            worker.answer()  # waits until it is ready
         for _ in range(rounds):
             yield {name: worker.round() for name, worker in workers.items()}
 
@@ -137,7 +139,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()  # which ends a worker's loop
+        self._process.stdin.close()  # ends a worker's loop
         self._process.wait()
         self._messages.close()
 
@@ -152,6 +154,7 @@ class Worker:
         return json.loads(line)
 
     def round(self) -> Any:
+        """Runs a worker's callable once; returns its result."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -159,10 +162,10 @@ class Worker:
 
 
 class Stopwatch:
-    """Seconds of training up to each epoch's end, and the test accuracy there.
+    """Seconds of training until the end of each epoch, and the test accuracy there.
 
-    It starts at the end of the first batch, whose seconds are `compilation`:
-    they hold the tracing and compiling of the step.
+    It starts after the first batch, whose seconds, `compilation`, include
+    tracing and compiling the step.
     """
 
     def __init__(self) -> None:
@@ -194,17 +197,17 @@ class Stopwatch:
 
 
 def peak_memory() -> float:
-    """Of this process so far, in MB."""
+    """Peak memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _run(module: str, function: str, settings: str) -> None:
-    # What libraries print would be taken for an answer.
+    # Prints of libraries go to stderr: on stdout they would be read as answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if module == "speed_training":
-        # As `keras-digitnet train` does, before Keras is imported; no other module trains ours.
+        # As `keras-digitnet train` does, before Keras is imported.
         select_backend(for_training=True)
     result = getattr(importlib.import_module(module), function)(**json.loads(settings))
     if not callable(result):

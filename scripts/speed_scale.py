@@ -1,9 +1,9 @@
-"""Measures what uses more than one processor: many pictures, and several devices that train.
+"""Measures work on several processors: reading many pictures, training on several devices.
 
     python scripts/speed_scale.py many --ray-python .venv-ray/bin/python --write
     python scripts/speed_scale.py devices --write
 
-Each row is a process of its own, started once; the answers and the losses must be equal.
+Each row is measured once, in a separate process; answers and losses must be equal.
 """
 
 import csv
@@ -27,8 +27,8 @@ from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.cli.output import print_table
 from keras_digitnet.data import load_dataset
 
-Write = Annotated[bool, typer.Option("--write", help="Put the figures into scripts/README.md.")]
-Data = Annotated[str, typer.Option(help="Whose digits.")]
+Write = Annotated[bool, typer.Option("--write", help="Write the tables into scripts/README.md.")]
+Data = Annotated[str, typer.Option(help="The data set of the digits.")]
 Table = list[tuple[str, ...]]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
@@ -37,14 +37,14 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 @app.command()
 def many(
     count: Annotated[int, typer.Option(help="Pictures of each kind.")] = 20_000,
-    broken: Annotated[int, typer.Option(help="Of them, files that are none.")] = 50,
+    broken: Annotated[int, typer.Option(help="How many of them are invalid files.")] = 50,
     ray_python: Annotated[
-        str | None, typer.Option(help="The Python that has Ray; else no row for it.")
+        str | None, typer.Option(help="A Python with Ray installed; without it, no row for Ray.")
     ] = None,
     data: Data = "mnist",
     write: Write = False,
 ) -> None:
-    """Pictures a second of `predict` and `read`, in one thread, on all processors, on Ray."""
+    """Pictures per second of `predict` and `read`: in one thread, on all processors, on Ray."""
     rows: Table = []
     for command, digits in (("predict", 1), ("read", 4)):
         with tempfile.TemporaryDirectory() as place:
@@ -73,7 +73,7 @@ def many(
 
 
 def make_pictures(folder: Path, count: int, broken: int, digits: int, data: str) -> None:
-    """Numbers of so many test digits on grey paper, two or three times as large."""
+    """Writes pictures of `digits` test digits each, enlarged two or three times, on grey paper."""
     from PIL import Image
 
     folder.mkdir()
@@ -95,12 +95,12 @@ def make_pictures(folder: Path, count: int, broken: int, digits: int, data: str)
 def _command(
     command: str, folder: Path, options: Sequence[str]
 ) -> tuple[dict[str, str], float, str]:
-    """What each file says, seconds, and the peak of memory."""
-    where = folder / "answers.csv"
+    """The text of each file, seconds, and peak memory."""
+    path = folder / "answers.csv"
     arguments = ["-m", "keras_digitnet", command, str(folder / "pictures"), "--csv", *options]
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     start = time.perf_counter()
-    with where.open("w") as file:
+    with path.open("w") as file:
         child = subprocess.Popen(
             [sys.executable, *arguments], env=environment, stdout=file, stderr=subprocess.DEVNULL
         )
@@ -108,13 +108,13 @@ def _command(
     seconds = time.perf_counter() - start
     if os.waitstatus_to_exitcode(status) not in (0, 1):
         raise RuntimeError(f"{command}: ended with {status}")
-    with where.open(newline="") as file:
+    with path.open(newline="") as file:
         found = {Path(row["file"]).name: next(iter(row.values())) for row in csv.DictReader(file)}
     return found, seconds, f"{usage.ru_maxrss / 1e3:,.0f} MB"
 
 
 def _ray(python: str, command: str, folder: Path) -> tuple[dict[str, str], float, str]:
-    """The same on a local cluster, whose start is part of the seconds."""
+    """The same on a local cluster, including the seconds of its start."""
     import pyarrow.parquet as pq
 
     script = Path(__file__).with_name("predict_ray.py")
@@ -135,11 +135,11 @@ def _ray(python: str, command: str, folder: Path) -> tuple[dict[str, str], float
 @app.command()
 def devices(
     preset: Annotated[str, typer.Option(help="One of the presets.")] = "nano",
-    epochs: Annotated[int, typer.Option(help="Of each run.")] = 2,
+    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 2,
     data: Data = "mnist",
     write: Write = False,
 ) -> None:
-    """Losses and seconds of one device, two of one process, and two processes, on a CPU."""
+    """Losses and seconds on one device, two devices and two processes, on a CPU."""
     flags = "--xla_force_host_platform_device_count=2"
     systems: dict[str, list[dict[str, str]]] = {
         "one device": [{}],
@@ -166,7 +166,7 @@ def devices(
 def _train(
     processes: Sequence[dict[str, str]], preset: str, epochs: int, data: str
 ) -> list[dict[str, Any]]:
-    """The history of the run of the last process."""
+    """The history of the run, trained by one or more processes."""
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "keras_digitnet", "train", "--backend", "jax"]
         command += ["--preset", preset, "--epochs", str(epochs), "--data", data, "--out", place]

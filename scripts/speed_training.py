@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures of training with Keras, a function a process."""
+"""The measurements of `benchmark.py` on training with Keras, one per process."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from keras_digitnet.training.tasks import batches
 
 
 class Clock(keras.callbacks.Callback):
-    """Stops the seconds of `fit`, and scores the test images after each epoch."""
+    """Times `fit` and scores the test images after each epoch."""
 
     def __init__(self, test: Split) -> None:
         super().__init__()
@@ -42,7 +42,11 @@ class Clock(keras.callbacks.Callback):
 def curve(
     preset: str, seed: int, data: str, augmentation: str = "affine", **flags: Any
 ) -> dict[str, Any]:
-    """Ours, as the flags of `keras-digitnet train` make it, on all of the training images."""
+    """Trains as `keras-digitnet train` with these flags, but on all training images.
+
+    Returns:
+        Test accuracy over the seconds of training; see `speed_curves.Curve`.
+    """
     dataset = load_dataset(data)
     config = _config(preset, augmentation, seed=seed, **flags)
     train = _joined(dataset)
@@ -55,9 +59,9 @@ def curve(
 
 
 def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
-    """The convnet of keras.io's MNIST example, written anew from its description.
+    """The convnet of keras.io's MNIST example, reimplemented from its description.
 
-    It is fed as ours is, else it waits at the ends of epochs, for what `feed` tells.
+    It uses our `feed`: without it, `fit` waits at the end of epochs.
     """
     dataset = load_dataset(data)
     train = _joined(dataset)
@@ -91,7 +95,7 @@ def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
 
 
 def _joined(dataset: Dataset) -> Split:
-    """Nothing is held back where nothing is chosen."""
+    """All training images: without model selection, none are held out."""
     parts = dataset.train, dataset.validation
     return Split(
         np.concatenate([part.images for part in parts]),
@@ -100,7 +104,10 @@ def _joined(dataset: Dataset) -> Split:
 
 
 def throughput(preset: str, augmentation: str, steps: int) -> Callable[[], dict[str, float]]:
-    """Rounds of `fit` for so many steps: images a second, and MB of the process at most."""
+    """Returns a function that trains for some steps.
+
+    It returns images per second and peak memory in MB.
+    """
     config = _config(preset, augmentation, epochs=1)
     dataset = _random_dataset(60_000)
     model = build_and_compile(config, dataset)
@@ -116,7 +123,7 @@ def throughput(preset: str, augmentation: str, steps: int) -> Callable[[], dict[
 
 
 class EveryStep(keras.callbacks.Callback):
-    """Sets the rate before each step and reads the loss after it, which ours do not."""
+    """Sets the learning rate before each step and reads the loss after it, unlike ours."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.model.optimizer.learning_rate = 1e-3 / (1 + batch)
@@ -126,11 +133,11 @@ class EveryStep(keras.callbacks.Callback):
 
 
 def overhead(callbacks: str, steps: int) -> Callable[[], float]:
-    """Rounds of `fit` of a network that computes next to nothing: milliseconds a step.
+    """Returns a function that trains a tiny network and returns milliseconds per step.
 
     Args:
-        callbacks: `none`, `ours` as far as they act on steps, or `every step`.
-        steps: Of a round.
+        callbacks: `none`, `ours` (those that act on steps), or `every step`.
+        steps: Steps per call.
     """
     model = ModelConfig(widths=(4,), depths=(1,), augmentation="none")
     config = TrainConfig(model=model, epochs=1, batch_size=32)
@@ -161,7 +168,7 @@ def overhead(callbacks: str, steps: int) -> Callable[[], float]:
 
 
 def growth(preset: str, images: int) -> dict[str, float]:
-    """Seconds of an epoch over so many images, without the first batch, and MB beside them."""
+    """Seconds of an epoch over this many images, without the first batch, and MB without them."""
     config = _config(preset, "affine", epochs=1)
     dataset = _random_dataset(images)
     clock = Clock(dataset.test)
@@ -183,7 +190,7 @@ def _fit(
     steps: int,
     *callbacks: keras.callbacks.Callback,
 ) -> None:
-    """As `keras_digitnet.train` does, but for what it writes."""
+    """Fits as `keras_digitnet.train` does, but writes nothing."""
     model.fit(
         feed(batches(train, config.batch_size, steps, config.seed, 0)),
         steps_per_epoch=steps,
@@ -194,7 +201,7 @@ def _fit(
 
 
 def _random_dataset(images: int) -> Dataset:
-    """What is in the pictures does not matter to the clock; the test split is small."""
+    """Random images, since their content does not affect timings, with a small test split."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (images, 28, 28, 1), "uint8")
     labels = random.integers(0, 10, images)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs the lowest versions that pyproject.toml allows, on the lowest Python, and runs the short
-# tests on TensorFlow: a bound that is too low fails here. Its arguments go to pytest.
+# tests on TensorFlow, to find lower bounds that are too low. Arguments are passed to pytest.
 #
-# Left out are torch, whose lowest version is the one that scripts/test.sh runs on, and the tests that
-# start a process a case, which would take longer than all others and import nothing more.
+# Omitted are torch, whose lowest version scripts/test.sh uses, and the tests that start one process
+# per case, which would take longer than all others and import nothing more.
 # KERAS_DIGITNET_DATA=PATH names real MNIST for the tests that need it; without it they are skipped.
 set -euo pipefail
 
@@ -13,7 +13,7 @@ if [ -n "${KERAS_DIGITNET_DATA:-}" ]; then
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" uv
 
-# Made anew each time: nothing newer is left in it.
+# Recreated each time, so that no newer versions remain.
 "$python" -m uv venv --quiet --clear --python 3.11 .venv-lowest
 "$python" -m uv pip install --python .venv-lowest --resolution lowest-direct \
     --editable '.[dev,jax,onnx,litert,openvino,serving,demo]'

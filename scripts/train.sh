@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains DigitNet: makes .venv where it is missing, then passes its arguments to
-# `keras-digitnet train`. Relative paths among them start from the folder you are in.
+# Trains DigitNet: creates .venv if it is missing, then runs `keras-digitnet train` with its
+# arguments, in the current folder.
 set -euo pipefail
 
 here=$PWD

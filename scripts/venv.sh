@@ -1,8 +1,8 @@
-# Sourced by the other scripts: leaves them in the checkout with its own .venv ready in $python.
-# Usage: source scripts/venv.sh WHAT_PIP_INSTALLS...
+# Sourced by the other scripts: changes to the checkout, prepares its .venv and sets $python.
+# Usage: source scripts/venv.sh REQUIREMENT...
 #
-# The environment is made once, from the newest Python 3.11-3.13 that works here, and brought up
-# to date when pyproject.toml or the list changes.
+# The environment is created once, with the newest working Python 3.11-3.13, and updated when
+# pyproject.toml or the requirements change.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 python=.venv/bin/python
@@ -10,7 +10,7 @@ python=.venv/bin/python
 find_python() {
     local candidate
     for candidate in python3.13 python3.12 python3.11 python3 python; do
-        # A name on the PATH may be a stub, another version, or lack venv; only running it tells.
+        # A command on the PATH may be a stub, another version, or lack venv, so run it.
         if "$candidate" -c 'import ensurepip, sys, venv
 sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then
             echo "$candidate"
@@ -26,12 +26,12 @@ if ! "$python" -c 'import pip' >/dev/null 2>&1; then
             "found none. Install one (Debian: apt install python3-venv) and run this again." >&2
         exit 2
     fi
-    echo "Making .venv with $("$base" --version) ..." >&2
+    echo "Creating .venv with $("$base" --version) ..." >&2
     rm -rf .venv
     "$base" -m venv .venv
 fi
 
-# pip's own display on a terminal; elsewhere a line for each package that is fetched.
+# Shows pip's progress on a terminal, and one line per downloaded package elsewhere.
 pip_install() {
     local arguments=(-m pip install --disable-pip-version-check "$@") line
     if [ -t 2 ]; then

@@ -7,8 +7,8 @@ stored as a small JSON file, and a seed is trained again if its settings differ 
 the current ones. Only settings are compared: after a change of the code that changes
 numbers, delete these files and the runs.
 
-Two runs with one core each take less time than one after the other with both cores.
-Runs that are already in runs/verified are used:
+Two runs in parallel on one core each are faster than one after the other on both cores.
+Existing runs in runs/verified are used:
 
     taskset -c 0 keras-digitnet train --seed 0 --data mnist --no-export --out runs/verified
 """
@@ -94,7 +94,7 @@ def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
 
 
 def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
-    """The result of one seed: that stored at `path`, else of a run that is trained now."""
+    """The result of one seed, stored at `path` or of a run that is trained now."""
     kept: dict[str, Any] = read_json(path) if path.is_file() else {"train": {}}
     if _same_recipe(kept["train"], config):
         return kept

@@ -14,7 +14,7 @@ from web_page import RunningPage, running_page
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # nothing is kept in the home folder
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # write nothing to the home folder
 
 from keras_digitnet.artifacts import read_json, write_json
 from keras_digitnet.config import ModelConfig, TrainConfig
@@ -23,7 +23,7 @@ from keras_digitnet.formats import EXPORT_FORMATS
 
 ROOT = Path(__file__).parents[1]
 
-# Every optional part, at a size that trains in a second.
+# All optional layers, at a size that trains in a second.
 TINY = ModelConfig(
     widths=(8, 12),
     depths=(1, 1),
@@ -37,9 +37,9 @@ TINY = ModelConfig(
 
 
 def users_environment() -> dict[str, str]:
-    """The environment of a user, who names a backend only where it is not the usual one.
+    """The environment of a user, who sets KERAS_BACKEND only for another backend than TensorFlow.
 
-    Where none is named, the shipped models run in ONNX Runtime, which starts in a second.
+    Without it the shipped models run in ONNX Runtime, which starts in a second.
     """
     named = os.environ["KERAS_BACKEND"] != "tensorflow"
     return {name: v for name, v in os.environ.items() if named or name != "KERAS_BACKEND"}
@@ -49,7 +49,7 @@ def users_environment() -> dict[str, str]:
 def given_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
     """The path of real MNIST in KERAS_DIGITNET_DATA, which is hidden from all other tests.
 
-    To every other test no data set is at hand, whatever machine it runs on.
+    For those no data set is available, on any machine.
     """
     with pytest.MonkeyPatch.context() as patch:
         given = os.environ.get("KERAS_DIGITNET_DATA")
@@ -59,13 +59,13 @@ def given_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_goes_on() -> Iterator[None]:
-    """Checks that every process that the tests start has ended."""
+def no_process_survives() -> Iterator[None]:
+    """Checks that every process that the tests started has ended."""
     yield
     shown = subprocess.run(["ps", "-A", "-o", "ppid=,args="], capture_output=True, text=True)
     ours = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
-    going_on = [words[1] for words in ours if words[0] == str(os.getpid())]
-    assert not [program for program in going_on if "keras_digitnet" in program]
+    running = [words[1] for words in ours if words[0] == str(os.getpid())]
+    assert not [program for program in running if "keras_digitnet" in program]
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +139,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[RunningPage]:
-    """The web page; tests that ask it are of one `xdist_group`, "demo", to share the server."""
+    """The web page; its tests share the server by being in one `xdist_group`, "demo"."""
     with running_page(ends_within=30) as page:
         yield page
 
@@ -156,7 +156,7 @@ def random_images() -> Callable[[int], Split]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `keras-digitnet` in a process of its own, in an empty folder."""
+    """Runs `keras-digitnet` in a separate process, in an empty folder."""
 
     def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
         changed = {**users_environment(), **environment}

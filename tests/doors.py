@@ -1,9 +1,9 @@
-"""Opens a file in a process of its own, to detect crashes of native code and measure memory.
+"""Opens a file in a separate process, to detect crashes of native code and measure memory.
 
 `python doors.py DOOR PATH COUNT FIRST` opens the file, then COUNT mutations of it, from number
-FIRST on, and prints each number before it opens it; `python doors.py DOOR PATH` opens the file as
-it is. The last line is JSON: how many worked, the slowest in seconds, and the bytes above an idle
-start.
+FIRST on, and prints each number before opening it; `python doors.py DOOR PATH` opens the file
+unchanged. The last line is JSON: how many worked, the slowest in seconds, and the growth of memory
+in bytes.
 """
 
 import json
@@ -36,7 +36,7 @@ def open_weights(path: Path) -> None:
 
 
 def open_picture(path: Path) -> None:
-    """Opens a picture in each way: one may accept what another refuses."""
+    """Opens a picture in each way, since one may accept what another refuses."""
     for way in (read_image, kd.normalize_digit, lambda picture: kd.read(picture, NANO)):
         try:
             way(path)
@@ -96,7 +96,7 @@ def main(door: str, where: str, count: int = 0, first: int = 0) -> None:
     path = Path(where)
     content = path.read_bytes() if count else b""
     if count:
-        DOORS[door](path)  # what opens it is imported: an idle start has that already
+        DOORS[door](path)  # imports what is needed, so that it is not counted below
     idle, worked, slowest = peak_memory(), 0, 0.0
     for number in range(first, first + max(count, 1)):
         print(number, flush=True)

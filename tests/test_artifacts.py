@@ -22,7 +22,7 @@ def write_version(servable_dir: Path) -> Path:
     with temporary_beside(servable_dir / "new") as temporary:
         temporary.mkdir()
         (temporary / "saved_model.pb").touch()
-        # A server that polls takes whole numbers for versions, nothing else.
+        # Servers that poll the folder consider only whole numbers as versions.
         assert not temporary.name.isdecimal()
         return publish_version(temporary, servable_dir)
 
@@ -38,7 +38,7 @@ def test_versions_published_concurrently_get_different_numbers(tmp_path: Path) -
     assert newest_version(tmp_path / "5") == tmp_path / "5"
 
 
-def test_a_version_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_version_leaves_no_files(tmp_path: Path) -> None:
     servable_dir = tmp_path / "digitnet"
     with pytest.raises(RuntimeError), temporary_beside(servable_dir / "new") as temporary:
         temporary.mkdir()
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_created_is_detected_early(tmp_path: Path) -> No
     for path in (tmp_path / "file", tmp_path / "file" / "b"):
         with pytest.raises(WriteError, match="expected to write it; received: Not a directory"):
             require_folder(path)
-    if os.geteuid():  # nothing is closed to root
+    if os.geteuid():  # root may write anywhere
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(WriteError, match="received: Permission denied"):
             require_folder(tmp_path / "closed" / "b")

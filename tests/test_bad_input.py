@@ -43,8 +43,8 @@ from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.reading.answers import predict_files
 from keras_digitnet.reading.inference import Classifier, class_names
 
-MOST_SECONDS = 10
-MOST_BYTES = 1 << 30
+MAX_SECONDS = 10
+MAX_BYTES = 1 << 30
 
 ANY_BYTES = st.binary(max_size=200)
 ANY_JSON = st.recursive(
@@ -70,13 +70,13 @@ def for_each(values: st.SearchStrategy[Any], count: int, act: Callable[[Any], No
     )
 
     def act_in_time(value: Any) -> None:
-        with at_most(MOST_SECONDS):
+        with at_most(MAX_SECONDS):
             act(value)
 
     steady(given(values)(act_in_time))()
 
 
-def works_or_says(named: object, act: Callable[..., Any], *arguments: Any) -> None:
+def works_or_reports(named: object, act: Callable[..., Any], *arguments: Any) -> None:
     try:
         act(*arguments)
     except DigitNetError as error:
@@ -108,8 +108,8 @@ def test_idx_files(tmp_path: Path, suffix: str, count: int) -> None:
 
     def act(mutation: bytes) -> None:
         path.write_bytes(mutation)
-        works_or_says(folder, load_dataset, str(folder))
-        works_or_says(path, read_idx, path, 3)
+        works_or_reports(folder, load_dataset, str(folder))
+        works_or_reports(path, read_idx, path, 3)
 
     inside = mutations(content) | lies
     if suffix:
@@ -134,7 +134,7 @@ def test_npz_files(tmp_path: Path, count: int) -> None:
             path.write_bytes(changed)
         else:
             save_npz(path, **{changed[0]: changed[1]})
-        works_or_says(path, load_dataset, str(path))
+        works_or_reports(path, load_dataset, str(path))
 
     for_each(mutations(content) | st.tuples(names, arrays), count, act)
 
@@ -147,7 +147,7 @@ def test_class_folders(tmp_path: Path, count: int) -> None:
 
     def act(mutation: bytes) -> None:
         path.write_bytes(mutation)
-        works_or_says(folder, load_dataset, str(folder))
+        works_or_reports(folder, load_dataset, str(folder))
 
     for_each(mutations(content), count, act)
 
@@ -166,7 +166,7 @@ def test_tables(tmp_path: Path, digits: Dataset, suffix: str, count: int) -> Non
 
     def act(mutation: bytes) -> None:
         path.write_bytes(mutation)
-        works_or_says(path, load_dataset, str(path))
+        works_or_reports(path, load_dataset, str(path))
 
     inside = mutations(content).map(pack)
     for_each(inside | mutations(pack(content)) if pack is gzip.compress else inside, count, act)
@@ -180,7 +180,7 @@ def test_the_names_of_emnist(tmp_path: Path, count: int) -> None:
 
     def act(mutation: bytes) -> None:
         path.write_bytes(mutation)
-        works_or_says(path, load_dataset, str(folder))
+        works_or_reports(path, load_dataset, str(folder))
 
     for_each(mutations(b"0 48\n1 49\n2 50\n"), count, act)
 
@@ -215,7 +215,7 @@ def test_pictures_of_every_kind(tmp_path: Path, count: int, nano: Classifier) ->
         except (OSError, ValueError, KeyError):  # some forms hold only some modes
             return
         for way in (read_image, kd.normalize_digit, lambda path: kd.read(path, nano)):
-            works_or_says(path, way, path)
+            works_or_reports(path, way, path)
         (answer,) = predict_files(nano, [str(path)])
         assert bool(answer.label) != bool(answer.error)
 
@@ -229,8 +229,8 @@ def test_pictures_that_are_arrays(count: int, nano: Classifier) -> None:
 
     def act(pixels: np.ndarray) -> None:
         for way in (kd.normalize_digit, lambda array: kd.read(array, nano)):
-            works_or_says("picture: ", way, pixels)
-        works_or_says("images: ", nano.predict, pixels)
+            works_or_reports("picture: ", way, pixels)
+        works_or_reports("images: ", nano.predict, pixels)
 
     few = st.integers(0, 255) | st.floats(0, 1) | st.just(float("nan")) | st.none()
     objects = shapes.map(lambda shape: np.full(shape, None, object))
@@ -271,7 +271,7 @@ def test_configurations(record: type[ModelConfig | TrainConfig], count: int) -> 
         values["model"] = ModelConfig().to_json()
 
     def act(twisted: Any) -> None:
-        works_or_says("expected ", record.from_json, json.loads(json.dumps(twisted)))
+        works_or_reports("expected ", record.from_json, json.loads(json.dumps(twisted)))
 
     for_each(twisted(values), count, act)
 
@@ -285,15 +285,15 @@ def test_the_config_beside_a_model(tmp_path: Path, count: int) -> None:
 
     def act(content: bytes) -> None:
         path.write_bytes(content)
-        works_or_says(path, class_names, tmp_path, 10)
-        works_or_says(path, RunFolder(tmp_path).read_config)
+        works_or_reports(path, class_names, tmp_path, 10)
+        works_or_reports(path, RunFolder(tmp_path).read_config)
 
     for_each(mutations(good) | changed, count, act)
 
 
 @cases(40, 600)
 def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None:
-    """From their settings and history; what is left of the run has no checkpoint that fits."""
+    """Changes their settings and history; there is no matching checkpoint."""
     from keras_digitnet import training
     from keras_digitnet.training.history import read_history
 
@@ -310,8 +310,8 @@ def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None
     def act(changed: tuple[Any, bytes]) -> None:
         folder.config_path.write_text(json.dumps(changed[0]))
         folder.history_path.write_bytes(changed[1])
-        works_or_says(tmp_path, training.resume, tmp_path)
-        works_or_says(folder.history_path, read_history, folder)
+        works_or_reports(tmp_path, training.resume, tmp_path)
+        works_or_reports(folder.history_path, read_history, folder)
 
     for_each(st.tuples(twisted(saved) | train, mutations(history)), count, act)
 
@@ -364,7 +364,7 @@ def test_answers_of_a_server(path: str, count: int) -> None:
                 answers = kd.load(address).predict(np.zeros((2, 28, 28), np.uint8))
                 assert np.isfinite(answers.probabilities).all()
 
-            works_or_says(address, ask)
+            works_or_reports(address, ask)
 
         both = st.tuples(twisted_inside(told), st.just(good)) | st.tuples(
             st.just(told), twisted_inside(good) | ANY_JSON
@@ -376,19 +376,19 @@ def test_answers_of_a_server(path: str, count: int) -> None:
 
 
 def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
-    """Opens the file or its mutations in a process of its own; returns result and output."""
+    """Opens the file or its mutations in a separate process; returns result and output."""
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     child = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "doors.py"), door, str(path), str(count)],
         env=environment | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=patience(60 + MOST_SECONDS * count),
+        timeout=patience(60 + MAX_SECONDS * count),
         check=False,
     )
     assert child.returncode == 0, f"{child.stdout[-300:]}\n{child.stderr[-3000:]}"
     told = json.loads(child.stdout.splitlines()[-1])
-    assert told["slowest"] < MOST_SECONDS or told["slowest"] < patience(MOST_SECONDS)
+    assert told["slowest"] < MAX_SECONDS or told["slowest"] < patience(MAX_SECONDS)
     return told, child.stdout
 
 
@@ -418,7 +418,7 @@ def test_damaged_models(
     opened(door, folder / name, count)
 
 
-# What is small and unpacks to much
+# Decompression bombs
 
 
 def png(width: int, height: int, bits: int, colour: int) -> bytes:
@@ -516,7 +516,7 @@ def test_decompression_bombs(tmp_path: Path, bomb: str) -> None:
     path = tmp_path / name
     path.write_bytes(make())
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(10)))
-    assert opened(door, path)[0]["grown"] < MOST_BYTES
+    assert opened(door, path)[0]["grown"] < MAX_BYTES
 
 
 # Code in data

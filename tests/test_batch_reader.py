@@ -1,4 +1,4 @@
-"""Batches of pictures in data pipelines; no picture stops the job."""
+"""Batches of pictures in data pipelines; a broken picture does not stop the job."""
 
 import io
 
@@ -49,7 +49,7 @@ def test_a_missing_model_is_reported_before_the_first_batch() -> None:
         kd.BatchReader("nowhere")
 
 
-def test_pandas_hands_over_a_frame(digits: Dataset) -> None:
+def test_pandas_frames_are_accepted(digits: Dataset) -> None:
     """As Spark's `mapInPandas` and pandas UDFs do."""
     pandas = pytest.importorskip("pandas")
     contents = [*map(png, digits.test.images[:3, ..., 0]), b"no"]

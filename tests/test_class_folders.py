@@ -72,7 +72,7 @@ def test_pictures_are_normalized_as_by_predict(
     seen = {image.tobytes() for image in dataset.test.images}
     shown = set()
     for path in paths:
-        with contextlib.suppress(DigitNetError):  # the reader may not find one, or two
+        with contextlib.suppress(DigitNetError):  # the reader may find none or several
             shown.add(kd.normalize_digit(path).tobytes())
     assert shown <= seen
     assert len(shown) > 5
@@ -82,7 +82,7 @@ def test_pictures_are_normalized_as_by_predict(
         "10 were dark on light and are inverted."
     ]
     again = load_dataset(str(tmp_path), validation_size=0.3)
-    assert again.fingerprint() == dataset.fingerprint()  # else no run could be resumed
+    assert again.fingerprint() == dataset.fingerprint()  # needed to resume runs
 
 
 def test_class_folders_of_another_size_are_resized_with_one_warning(
@@ -93,7 +93,7 @@ def test_class_folders_of_another_size_are_resized_with_one_warning(
         Image.open(path).resize((60, 40)).save(path)
     dataset = load_dataset(str(tmp_path), validation_size=0.1)
     assert dataset.train.images.shape[1:] == (28, 28, 1)
-    assert len(dataset.test) == 8  # a fifth, as no test/ is there
+    assert len(dataset.test) == 8  # a fifth, since there is no test/
     assert messages(caplog) == [
         f"{tmp_path}: 40 of 40 pictures were brought into MNIST's form, as predict does."
     ]

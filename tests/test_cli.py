@@ -132,7 +132,7 @@ CHEAP = [
 
 
 @pytest.mark.parametrize("arguments", CHEAP, ids=" ".join)
-def test_a_mistake_is_found_before_anything_slow_is_imported(
+def test_mistakes_are_reported_before_slow_imports(
     trained: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     shutil.copytree(trained, tmp_path / "finished")
@@ -182,7 +182,7 @@ def test_info_shows_the_backend_and_its_devices(command: Command, backend: str) 
 def test_train_and_evaluate_without_a_network(
     command: Command, tmp_path: Path, backend: str
 ) -> None:
-    """The first run without a network, in a process; `nano` to be quick."""
+    """The first run without a network, in a process; with `nano`, which is fast."""
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
     arguments = ["train", "--preset", "nano", "--epochs", "4", "--json"]
     answer = command(*arguments, **offline)
@@ -335,7 +335,7 @@ def test_each_picture_of_a_folder_is_named(
     assert command("read", "scans").stdout.endswith("  scans/a.png\n")
 
 
-def test_a_picture_comes_on_standard_input(digits: Dataset, tmp_path: Path) -> None:
+def test_a_picture_is_read_from_standard_input(digits: Dataset, tmp_path: Path) -> None:
     def piped(content: bytes, *arguments: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "keras_digitnet", *arguments]
         child = subprocess.run(
@@ -387,9 +387,7 @@ def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_
     assert command("predict", "blank.png", "--raw").returncode == 0
 
 
-def test_export_and_evaluate_what_was_exported(
-    command: Command, trained: Path, tmp_path: Path
-) -> None:
+def test_an_export_can_be_evaluated(command: Command, trained: Path, tmp_path: Path) -> None:
     """Export does not depend on KERAS_BACKEND."""
     arguments = ["export", str(trained), "--format", "onnx", "--out", "out"]
     answer = command(*arguments, KERAS_BACKEND="jax")
@@ -410,7 +408,7 @@ def test_export_and_evaluate_what_was_exported(
 
 
 @pytest.mark.fresh
-def test_the_readmes_export_in_eight_bits_can_be_scored(command: Command) -> None:
+def test_the_readmes_int8_export_can_be_evaluated(command: Command) -> None:
     """Without MNIST, on the bundled digits."""
     readme = (ROOT / "README.md").read_text()
     exported = "keras-digitnet export nano --format litert_int8"
@@ -442,7 +440,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: Command, tmp_pa
     assert "Traceback" not in answer.stderr
 
 
-def test_class_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_names_are_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     from keras_digitnet.cli.output import print_table
 
     print_table("of [/b]", ("class",), [("[red]",)])

@@ -55,7 +55,7 @@ def test_presets_have_the_documented_size(preset: str, most: int) -> None:
         ({"model": 3}, "model: expected a ModelConfig"),
     ],
 )
-def test_a_bad_run_is_one_message(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_run_setting_is_one_message(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DigitNetError, match=message):
         TrainConfig(**values)
 
@@ -77,7 +77,7 @@ def test_a_bad_run_is_one_message(values: dict[str, Any], message: str) -> None:
         {"degradation": 1.1},
     ],
 )
-def test_a_bad_network_is_one_message(values: dict[str, Any]) -> None:
+def test_an_invalid_network_setting_is_one_message(values: dict[str, Any]) -> None:
     with pytest.raises(DigitNetError, match=f"{next(iter(values))}: expected .* received: "):
         ModelConfig(**values)
 
@@ -111,8 +111,8 @@ class Fraction:
         ("data", Path("some/folder"), str(Path("some/folder"))),
     ],
 )
-def test_numbers_of_other_libraries_are_numbers(field: str, value: Any, plain: Any) -> None:
-    """Sweeps pass such values, which must be stored in `config.json`."""
+def test_numbers_of_other_libraries_are_accepted(field: str, value: Any, plain: Any) -> None:
+    """Hyperparameter sweeps pass such values, which are stored in `config.json`."""
     config = TrainConfig(**{field: value})
     assert (getattr(config, field), type(getattr(config, field))) == (plain, type(plain))
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

@@ -61,7 +61,7 @@ def save_class_folders(folder: Path, classes: str, count: int = 20, size: int = 
     return folder
 
 
-# What comes in
+# Loading
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -136,7 +136,7 @@ def test_arrays_in_another_form_are_converted_with_a_warning(
     assert dataset.fingerprint() == load_dataset(str(path)).fingerprint()
 
 
-def test_arrays_in_mnists_form_stay_as_they_are(
+def test_arrays_in_mnists_form_are_unchanged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
 ) -> None:
     path = save_npz(
@@ -182,10 +182,10 @@ def test_splits_are_disjoint_and_the_test_set_does_not_depend_on_the_seed() -> N
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
 
 
-# Where `auto` looks
+# `auto`
 
 
-def test_auto_takes_what_the_environment_names(
+def test_auto_uses_the_environment_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_npz(tmp_path / "mine.npz")
@@ -201,7 +201,7 @@ def test_auto_takes_what_the_environment_names(
     assert load_dataset("auto").classes == ("a", "b")
 
 
-def test_auto_takes_kerass_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_the_cache_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERAS_DIGITNET_DATA", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "datasets").mkdir()
@@ -312,7 +312,7 @@ def test_without_a_network_a_named_data_set_fails(name: str) -> None:
         load_dataset(name)
 
 
-# What is refused
+# Refused data
 
 NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no test images": (

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from patience import patience
 from PIL import Image
-from web_page import MOST_SECONDS, RunningPage
+from web_page import MAX_SECONDS, RunningPage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DESKTOP, PHONE = (1280, 800), (390, 844)
@@ -24,7 +24,7 @@ EXAMPLES = {
     "Number on a blackboard": "364",
 }
 
-pytestmark = pytest.mark.xdist_group("demo")  # one server for them all
+pytestmark = pytest.mark.xdist_group("demo")  # one server for all of them
 
 Strokes = Sequence[Sequence[tuple[float, float]]]
 Open = Callable[..., Any]
@@ -42,7 +42,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(served: RunningPage, browser: Any) -> Iterator[Open]:
-    """Opens the page; it must ask no other host for anything, and log no error."""
+    """Opens the page; it must load nothing from other hosts and log no error."""
     asked: list[str] = []
     logged: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ def open_page(served: RunningPage, browser: Any) -> Iterator[Open]:
             )
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(1000 * patience(MOST_SECONDS))
+            page.set_default_timeout(1000 * patience(MAX_SECONDS))
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda message: logged.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: logged.append(str(error)))
@@ -72,7 +72,7 @@ def open_page(served: RunningPage, browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo of one number, twice as high as it is wide."""
+    """A photo of one number, twice as high as wide."""
     photo = Image.new("RGB", (400, 800), (236, 232, 220))
     with Image.open(ROOT / "scripts" / "page.jpg") as page:
         photo.paste(page.crop((0, 0, 780, 108)).resize((390, 54)), (5, 350))
@@ -82,7 +82,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def points(page: Any, strokes: Strokes, left: float, top: float, side: float) -> Strokes:
-    """Strokes in a square on the pad, which is told in the pad's sides, as points of the page."""
+    """Strokes in a square of the pad, given as fractions of its sides, as points of the page."""
     pad = page.locator("canvas").bounding_box()
     x0, y0 = pad["x"] + left * pad["width"], pad["y"] + top * pad["height"]
     side *= pad["height"]
@@ -110,11 +110,11 @@ def touch(page: Any, strokes: Strokes, *place: float) -> None:
 
 
 def text_is(panel: Any, text: str) -> None:
-    """Waits until that is what a panel says."""
+    """Waits until a panel shows this text."""
     from playwright.sync_api import expect
 
     expect(panel.get_by_role("status")).to_have_text(
-        text, timeout=1000 * patience(MOST_SECONDS), use_inner_text=True
+        text, timeout=1000 * patience(MAX_SECONDS), use_inner_text=True
     )
 
 
@@ -122,7 +122,7 @@ def upload(page: Any, path: Path) -> None:
     page.get_by_label("Choose a picture").set_input_files(path)
 
 
-def test_what_is_drawn_with_a_mouse_is_read(open_page: Open) -> None:
+def test_mouse_drawings_are_read(open_page: Open) -> None:
     page = open_page()
     panel = page.locator("#draw")
     text_is(panel, HINT)
@@ -147,7 +147,7 @@ def test_what_is_drawn_with_a_mouse_is_read(open_page: Open) -> None:
     text_is(panel, "7")
 
 
-def test_what_is_drawn_with_a_finger_is_read(open_page: Open) -> None:
+def test_finger_drawings_are_read(open_page: Open) -> None:
     page = open_page(PHONE, "dark")
     panel = page.locator("#draw")
     touch(page, SEVEN, 0.1, 0.1, 0.7)
@@ -167,14 +167,14 @@ def test_what_is_drawn_with_a_finger_is_read(open_page: Open) -> None:
     ],
     ids=["dot", "zigzag", "scribble"],
 )
-def test_what_is_no_digit_is_none(open_page: Open, strokes: Strokes) -> None:
+def test_marks_that_are_not_digits_are_not_read(open_page: Open, strokes: Strokes) -> None:
     page = open_page()
     draw(page, strokes, 0.3, 0.2, 0.5)
     text_is(page.locator("#draw"), "No digit found.")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_portrait_photo_leaves_its_table_in_sight(
+def test_the_table_beside_a_portrait_photo_is_visible(
     open_page: Open, portrait: Path, size: tuple[int, int]
 ) -> None:
     page = open_page(size)
@@ -195,7 +195,7 @@ def test_a_portrait_photo_leaves_its_table_in_sight(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_refused_file_is_one_message_that_the_next_file_ends(
+def test_the_message_about_a_refused_file_disappears_with_the_next_file(
     open_page: Open, portrait: Path, tmp_path: Path
 ) -> None:
     page = open_page()
@@ -233,11 +233,11 @@ def test_examples_are_one_click_away(open_page: Open) -> None:
         text_is(page.locator("#photo"), text)
 
 
-def test_keys_are_enough(open_page: Open) -> None:
+def test_the_page_can_be_used_with_the_keyboard(open_page: Open) -> None:
     page = open_page()
 
     def focused() -> str:
-        """What has the focus, which must be seen."""
+        """The element with the focus, which must be visible."""
         focus = page.locator(":focus")
         outlined = "element => getComputedStyle(element.closest('.file') ?? element).outlineWidth"
         assert focus.evaluate(outlined) == "3px"
@@ -266,10 +266,10 @@ def test_keys_are_enough(open_page: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_keeps_anybody_out(open_page: Open, size: tuple[int, int], scheme: str) -> None:
+def test_the_page_is_accessible(open_page: Open, size: tuple[int, int], scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = open_page(size, scheme, bypass_csp=True)  # axe comes from outside
+    page = open_page(size, scheme, bypass_csp=True)  # axe is not part of the page
 
     def violations() -> list[str]:
         found = Axe().run(page).response["violations"]

@@ -1,4 +1,4 @@
-"""The page's HTTP API on a real server: what the commands answer, or why not."""
+"""The page's HTTP API on a real server: answers and errors."""
 
 import contextlib
 import io
@@ -18,10 +18,10 @@ from patience import patience
 from PIL import Image
 from tf_serving import http_server
 from v2_server import V2, local
-from web_page import MOST_SECONDS, RunningPage, form_of, post, running_page, started_page
+from web_page import MAX_SECONDS, RunningPage, form_of, post, running_page, started_page
 
 import keras_digitnet as kd
-from keras_digitnet.demo.uploads import MOST_BYTES
+from keras_digitnet.demo.uploads import MAX_BYTES
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.answers import predict_files, read_files
 
@@ -42,7 +42,7 @@ TWO_SEVENS = png(
 
 
 @pytest.mark.parametrize("way", ["body", "form"])
-def test_it_answers_as_the_commands_do(served: RunningPage, way: str) -> None:
+def test_the_api_answers_like_the_commands(served: RunningPage, way: str) -> None:
     name = "seven.png" if way == "form" else "picture"
     sent = form_of(SEVEN, name=name) if way == "form" else (SEVEN,)
     model, picture = kd.load("nano"), NamedBytes(SEVEN, name)
@@ -81,8 +81,8 @@ def test_it_answers_as_the_commands_do(served: RunningPage, way: str) -> None:
         ("read", form_of(SEVEN, SEVEN), 422, "expected a form with one file; received: 2 of them."),
         ("read", (b"--y\r\n", "multipart/form-data; boundary=x"), 400, "expected a form"),
         ("read", (b"", "multipart/form-data"), 400, "expected a form with one file"),
-        ("read", (bytes(2 * MOST_BYTES),), 413, "picture: expected at most 20 MB; received: more."),
-        ("read", form_of(bytes(2 * MOST_BYTES)), 413, "picture: expected at most 20 MB"),
+        ("read", (bytes(2 * MAX_BYTES),), 413, "picture: expected at most 20 MB; received: more."),
+        ("read", form_of(bytes(2 * MAX_BYTES)), 413, "picture: expected at most 20 MB"),
     ],
     ids=lambda value: None if isinstance(value, tuple) else str(value)[:40],
 )
@@ -111,7 +111,7 @@ def test_a_model_that_fails_is_not_blamed_on_the_picture() -> None:
 
 
 def upload_half(served: RunningPage, path: str, form: bool = False) -> socket.socket:
-    """A connection that has announced a picture and sent a part of it."""
+    """A connection that has sent only a part of a picture."""
     body, kind = form_of(SEVEN) if form else (SEVEN, "image/png")
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
     head += f"Content-Length: {len(body)}\r\n"
@@ -121,7 +121,7 @@ def upload_half(served: RunningPage, path: str, form: bool = False) -> socket.so
     return connection
 
 
-def test_who_leaves_during_an_upload_leaves_no_trace(served: RunningPage) -> None:
+def test_a_client_that_disconnects_during_an_upload_leaves_no_trace(served: RunningPage) -> None:
     said = served.said()
     for path in ("/read", "/predict", "/page/read"):
         for form in (False, True):
@@ -130,12 +130,12 @@ def test_who_leaves_during_an_upload_leaves_no_trace(served: RunningPage) -> Non
     assert served.said() == said
 
 
-def test_too_many_at_once_are_told_to_come_again(served: RunningPage) -> None:
+def test_too_many_requests_get_retry_after(served: RunningPage) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(64):
             stack.enter_context(upload_half(served, "/read"))
         answers = []
-        deadline = time.monotonic() + patience(MOST_SECONDS)
+        deadline = time.monotonic() + patience(MAX_SECONDS)
         while not answers or (answers[-1][0] != 503 and time.monotonic() < deadline):
             answers.append(post(f"{served.address}/predict", SEVEN))
     status, answer, headers = answers[-1]
@@ -145,21 +145,21 @@ def test_too_many_at_once_are_told_to_come_again(served: RunningPage) -> None:
         assert time.monotonic() < deadline
 
 
-def test_the_page_comes_while_a_picture_is_read(served: RunningPage) -> None:
+def test_the_page_is_served_while_a_picture_is_read(served: RunningPage) -> None:
     page = (ROOT / "scripts" / "page.jpg").read_bytes()
     read: list[Any] = []
     reading = threading.Thread(target=lambda: read.append(post(f"{served.address}/read", page)))
     reading.start()
     served_meanwhile = 0
     while reading.is_alive():
-        with urllib.request.urlopen(served.address, timeout=patience(MOST_SECONDS)) as response:
+        with urllib.request.urlopen(served.address, timeout=patience(MAX_SECONDS)) as response:
             response.read()
         served_meanwhile += reading.is_alive()
     assert read[0][1]["text"].split("\n")[0] == "20260714"
     assert served_meanwhile > 1
 
 
-def test_its_description_says_what_it_answers(served: RunningPage) -> None:
+def test_the_openapi_description_matches_the_answers(served: RunningPage) -> None:
     with urllib.request.urlopen(f"{served.address}/openapi.json") as response:
         described = json.load(response)
     assert described["paths"].keys() == {"/predict", "/read"}
@@ -170,13 +170,13 @@ def test_its_description_says_what_it_answers(served: RunningPage) -> None:
         schema = entry["post"]["responses"]["200"]["content"]["application/json"]["schema"]
         named = described["components"]["schemas"][schema["$ref"].rsplit("/")[-1]]
         assert named["properties"].keys() == post(served.address + path, SEVEN)[1].keys()
-    # FastAPI's pages of documentation load their parts from other hosts.
+    # FastAPI's documentation pages load scripts from other hosts.
     for path in ("docs", "redoc"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{served.address}/{path}")
 
 
-def test_the_readme_asks_as_it_says(served: RunningPage, tmp_path: Path) -> None:
+def test_the_readmes_requests_work(served: RunningPage, tmp_path: Path) -> None:
     section = (ROOT / "keras_digitnet" / "README.md").read_text().partition("## Web page\n")[2]
     lines = section.partition("\n## ")[0].splitlines()
     commands = [line.strip() for line in lines if line.startswith("    curl ")]
@@ -193,7 +193,7 @@ def test_a_taken_port_is_one_message() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with started_page(taken.getsockname()[1]) as server:
-            _, said = server.communicate(timeout=patience(MOST_SECONDS))
+            _, said = server.communicate(timeout=patience(MAX_SECONDS))
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")
     assert said.count("\n") == 1

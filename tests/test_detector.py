@@ -37,7 +37,7 @@ def perfect(page: Page, classes: int = 10) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(48, 192), (8, 8), (41, 59), (3, 200)])
-def test_the_network_takes_any_page(shape: tuple[int, int]) -> None:
+def test_the_network_accepts_pages_of_any_size(shape: tuple[int, int]) -> None:
     model = detector.build_detection_model(detector.build_detector(TINY_READER))
     found = model(np.zeros((2, *shape, 1), np.uint8))
     height, width = (-(-side // 4) for side in shape)
@@ -71,7 +71,7 @@ def test_the_loss_is_nearly_zero_only_for_perfect_predictions(page: Page) -> Non
     ghost[2, 40, 0] = 8.0  # far from every character
     assert cost(ghost) > 0.5
     unasked = right.copy()
-    unasked[5, 17, 0] = 8.0  # where nothing is asked
+    unasked[5, 17, 0] = 8.0  # in a cell that the loss ignores
     assert cost(unasked) == pytest.approx(cost(right))
 
 
@@ -96,7 +96,9 @@ def test_targets_can_be_decoded(page: Page) -> None:
     assert labels[order].tolist() == page.labels.tolist()
 
 
-def test_a_training_step_learns_and_survives_a_file(page: Page, tmp_path: object) -> None:
+def test_a_training_step_reduces_the_loss_and_the_model_can_be_saved(
+    page: Page, tmp_path: object
+) -> None:
     keras.utils.set_random_seed(0)
     model = detector.build_detector(TINY_READER)
     model.compile(
@@ -117,7 +119,7 @@ def test_a_training_step_learns_and_survives_a_file(page: Page, tmp_path: object
     assert np.allclose(again.predict(image, verbose=0), model.predict(image, verbose=0), atol=1e-5)
 
 
-# Decoding; whatever runs the network
+# Decoding, without the network
 
 
 def character(left: float, top: float, right: float, bottom: float) -> Character:
@@ -136,10 +138,10 @@ def test_scales_cover_all_sizes_from_the_smallest_to_the_whole_picture(
     for height in np.geomspace(min(smallest, fills), fills, 40):
         assert any(10.99 <= height * scale <= 41 for scale in scales), height
     pixels = sum(shape[0] * shape[1] * scale**2 for scale in scales)
-    assert pixels < 2e6  # or reading would take its time
+    assert pixels < 2e6  # more would take too long
 
 
-def test_boxes_of_one_character_become_one_and_neighbours_stay() -> None:
+def test_boxes_of_the_same_character_are_merged_and_neighbours_kept() -> None:
     boxes = np.array([(0, 0, 20, 30), (1, 1, 20, 31), (6, 2, 12, 26), (19, 0, 38, 30)], float)
     same, inside = finding._overlaps(boxes)
     assert same[0].tolist() == [True, True, False, False]
@@ -148,8 +150,8 @@ def test_boxes_of_one_character_become_one_and_neighbours_stay() -> None:
 
 def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:
     scales = np.array([0.5, 1.0, 2.0])
-    # Two looks show the first; the second is there in one alone, though another would show it;
-    # the third is so high that one look alone shows it.
+    # Two scales find the first. Two could find the second, but only one does. The third is so high
+    # that only one scale can find it.
     boxes = np.array([(0, 0, 12, 15), (1, 0, 12, 15), (50, 0, 60, 15), (90, 0, 120, 50)], float)
     presence, look = np.array([0.9, 0.7, 0.9, 0.9]), np.array([0, 1, 1, 0])
     same, _ = finding._overlaps(boxes)
@@ -157,7 +159,7 @@ def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:
     assert vouched == pytest.approx([0.8, 0.35, 0.45, 0.9])
 
 
-DOT = 255  # what `dots` takes for a character's middle
+DOT = 255  # value of a character's centre in `dots`
 
 
 def dots(pages: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -191,7 +193,7 @@ def test_a_canvas_of_any_size_is_read_in_tiles_of_one_size() -> None:
 
 
 def test_a_tight_crop_is_read_again_with_plain_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network finds nothing where lines reach the canvas's edge, as a cell's border does."""
+    """The network finds nothing if lines reach the canvas's edge, as a cell's border does."""
     monkeypatch.setattr(finding, "PRESENT", 0.5)  # only one scale shows a dot
     margins = []
 
@@ -210,7 +212,7 @@ def test_a_tight_crop_is_read_again_with_plain_padding(monkeypatch: pytest.Monke
     picture[:, 30] = 0
     assert len(reader.find(picture)) == 1
     assert not any(margins)
-    assert len(margins) == len(finding.scales(picture.shape))  # one look a scale was enough
+    assert len(margins) == len(finding.scales(picture.shape))  # read once per scale
 
 
 def test_lines_are_read_from_the_top_and_from_the_left() -> None:

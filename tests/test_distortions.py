@@ -1,4 +1,4 @@
-"""The distortions with which robustness is measured."""
+"""The distortions that robustness is measured with."""
 
 import importlib
 import sys
@@ -23,7 +23,7 @@ def test_a_distortion_changes_every_image_and_is_reproducible(
     assert (distorted.shape, distorted.dtype) == (images.shape, np.uint8)
     assert np.array_equal(images, before)
     assert (distorted != images).any(axis=(1, 2, 3)).all()
-    # Corrupted, not wiped out: a stroke still differs from its paper.
+    # Corrupted, not erased: strokes still differ from the paper.
     assert (distorted.max(axis=(1, 2, 3)) - distorted.min(axis=(1, 2, 3)) > 50).all()
     assert np.array_equal(distortions.distort(images, distortion), distorted)
     assert len(np.unique(distorted, axis=0)) == len(images)

@@ -38,12 +38,12 @@ TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 @pytest.fixture
 def _on_jax(backend: str) -> None:
     if backend != "jax":
-        pytest.skip("trains on several devices, which Keras does on JAX only")
+        pytest.skip("training on several devices needs JAX")
 
 
 @pytest.fixture(scope="module")
 def data(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of which 53 are held back: no number of devices divides them."""
+    """Images of which 53 are held out: no number of devices divides them."""
     path = tmp_path_factory.mktemp("data") / "few.npz"
     train, test = digits.train[:213], digits.test[:20]
     np.savez(
@@ -110,7 +110,7 @@ def wait_for_epoch(runs: Path, epoch: int, children: Sequence[subprocess.Popen[b
 
 
 @pytest.mark.usefixtures("_on_jax")
-def test_two_devices_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
+def test_two_devices_give_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = start(log, [*TOGETHER, tmp_path / "two", data, 2, 1, 1, *PRESETS], **TWO_DEVICES)
     one = [losses(tmp_path / "one" / preset, data, "1", 1, 1, preset) for preset in PRESETS]
@@ -120,15 +120,15 @@ def test_two_devices_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_on_jax")
-def test_two_processes_are_one_run_whatever_stops_them(data: Path, tmp_path: Path) -> None:
-    """One is killed; then one gets SIGTERM; then one device alone ends what they began."""
+def test_two_processes_train_one_run_despite_interruptions(data: Path, tmp_path: Path) -> None:
+    """One is killed; then one gets SIGTERM; then a single device finishes the run."""
     runs, log = tmp_path / "runs" / "nano", tmp_path / "log"
     endless = (runs.parent, data, "all", 10_000, 10_000, "nano")
     with two_processes(log, *TOGETHER, *endless) as children:
         wait_for_epoch(runs, 1, children)
         children[1].kill()
         assert codes(children[:1]) == [2], said(log)
-    assert "Go on with: keras-digitnet train --resume" in said(log), said(log)
+    assert "Resume with: keras-digitnet train --resume" in said(log), said(log)
     (run_dir,) = runs.iterdir()
 
     with two_processes(log, *COMMAND, "--resume", run_dir) as children:
@@ -137,7 +137,7 @@ def test_two_processes_are_one_run_whatever_stops_them(data: Path, tmp_path: Pat
         assert codes(children) == [143, 143], said(log) + said(log, 1)
     stops = [re.findall(r"^Stopped in epoch \d+\.", said(log, each), re.M) for each in (0, 1)]
     assert stops[0] == stops[1] != []
-    assert f"is kept: {run_dir}/model.keras. Go on with:" in said(log)
+    assert f"is saved: {run_dir}/model.keras. Resume with:" in said(log)
     assert "train --resume RUN\n" in said(log, 1)
     assert load(run_dir).classes == tuple("0123456789")
     assert list(runs.iterdir()) == [run_dir]
@@ -151,10 +151,10 @@ def test_two_processes_are_one_run_whatever_stops_them(data: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_on_jax")
-def test_devices_that_cannot_share_a_batch_are_refused() -> None:
-    with pytest.raises(DigitNetError, match=r"expected 1 to 1, or all; received: 3\. .*count=3"):
+def test_a_batch_that_devices_cannot_share_is_refused() -> None:
+    with pytest.raises(DigitNetError, match=r"expected 1 to 1, or all; received: 3\. .*count=2"):
         Group(3, 32)
-    with pytest.raises(DigitNetError, match="a number of devices, or all; received: some"):
+    with pytest.raises(DigitNetError, match="expected 1 to 1, or all; received: some"):
         Group("some", 32)
     program = (
         "from keras_digitnet.environment import select_backend; select_backend('jax')\n"
@@ -166,16 +166,16 @@ def test_devices_that_cannot_share_a_batch_are_refused() -> None:
         capture_output=True,
         text=True,
     )
-    assert "batch_size: expected a multiple of the 2 devices" in child.stderr
+    assert "received: 2 of 2 devices and 33. Change" in child.stderr
 
 
-def test_other_backends_say_what_works(backend: str, tmp_path: Path) -> None:
+def test_other_backends_name_the_supported_one(backend: str, tmp_path: Path) -> None:
     if backend == "jax":
-        pytest.skip("is the one that works")
+        pytest.skip("JAX is supported")
     log = tmp_path / "log"
     command = [*COMMAND, "--backend", backend, "--devices", "2", "--data", "digits"]
     assert start(log, command).wait(patience(200)) == 2
     assert said(log) == (
-        "Error: --devices: expected the backend jax, where Keras trains on several devices; "
+        "Error: --devices: expected the backend jax, which can train on several devices; "
         f"received: {backend}. Use: keras-digitnet train --backend jax --devices 2\n"
     )

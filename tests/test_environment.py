@@ -44,7 +44,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ("2.21.0", None, "x86_64", "no Apple-silicon Mac"),
     ],
 )
-def test_on_a_mac_it_says_whether_metal_can_work(
+def test_on_a_mac_info_says_whether_metal_works(
     mac: Callable[..., None], tensorflow: str, metal: str | None, machine: str, says: str
 ) -> None:
     mac(tensorflow, metal, machine)
@@ -53,7 +53,7 @@ def test_on_a_mac_it_says_whether_metal_can_work(
     assert says in status
 
 
-def test_a_metal_plugin_that_breaks_tensorflow_is_met_before_the_import(
+def test_a_metal_plugin_that_breaks_tensorflow_is_detected_before_the_import(
     mac: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mac("2.21.0", "1.2.0")
@@ -103,8 +103,8 @@ def test_a_backend_that_cannot_start_is_one_message() -> None:
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_training_on_jax_takes_its_memory_once() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_training_on_jax_allocates_its_memory_once() -> None:
     if find_spec("jax") is None:
         pytest.skip("needs jax")
     program = (
@@ -119,32 +119,32 @@ def test_training_on_jax_takes_its_memory_once() -> None:
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     faults = [int(line) for line in child.stdout.split()]
-    assert faults[-1] - faults[-5] < 1000  # else each step takes very many pages anew
+    assert faults[-1] - faults[-5] < 1000  # otherwise each step allocates many pages again
 
 
-def test_memory_is_kept_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_memory_is_only_kept_on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    assert not jax_process._has_accelerator()  # none of its plugins is installed for the tests
-    (tmp_path / "jax_plugins").mkdir()  # where those for GPUs put themselves
+    assert not jax_process._has_accelerator()  # the tests' environment has no JAX plugin
+    (tmp_path / "jax_plugins").mkdir()  # the package of plugins for GPUs
     monkeypatch.syspath_prepend(tmp_path)
     assert jax_process._has_accelerator()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert not jax_process._has_accelerator()
 
 
-def test_compiled_programs_are_kept_where_that_is_possible_and_nothing_else_was_said(
+def test_compiled_programs_are_cached_unless_impossible_or_configured_otherwise(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # the user wants none
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # turned off by the user
     jax_process.keep_compiled_programs()
     assert jax_process.compiled_programs() is None
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     jax_process.keep_compiled_programs()
     assert str(jax_process.compiled_programs()).startswith(str(tmp_path))
-    assert not list(tmp_path.iterdir())  # JAX makes the folder when it needs it
+    assert not list(tmp_path.iterdir())  # JAX creates the folder when needed
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
@@ -152,7 +152,7 @@ def test_compiled_programs_are_kept_where_that_is_possible_and_nothing_else_was_
     assert jax_process.compiled_programs() is None
 
 
-def test_the_command_finds_what_an_earlier_one_compiled(tmp_path: Path) -> None:
+def test_a_command_reuses_programs_compiled_earlier(tmp_path: Path) -> None:
     if find_spec("jax") is None:
         pytest.skip("needs jax")
     program = (
@@ -185,7 +185,7 @@ def test_the_command_finds_what_an_earlier_one_compiled(tmp_path: Path) -> None:
     assert kept[0] == kept[1]
 
 
-def test_native_notes_are_dropped_unless_something_fails() -> None:
+def test_native_messages_are_suppressed_unless_something_fails() -> None:
     program = (
         "import os, sys\n"
         "from keras_digitnet.environment import suppress_native_stderr\n"
@@ -230,7 +230,7 @@ def installed() -> str:
     return ", ".join(name for name in ("jax", "torch") if find_spec(name))
 
 
-def test_without_tensorflow_a_message_says_what_there_is_to_choose(
+def test_without_tensorflow_a_message_lists_the_alternatives(
     command: Command, without_tensorflow: dict[str, str | None]
 ) -> None:
     if not installed():
@@ -287,7 +287,7 @@ def test_keras_json_names_the_backend(command: Command, backend: str, tmp_path: 
     assert f"received: 'theano', which {settings} names." in child.stderr
 
 
-def test_a_keras_json_that_keras_refuses_is_named(command: Command, tmp_path: Path) -> None:
+def test_an_invalid_keras_json_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(json.dumps({"floatx": "bfloat16"}))
     child = command("train", "--data", "digits", KERAS_HOME=str(tmp_path))
     assert child.returncode == 2
@@ -307,7 +307,7 @@ def test_keras_starts_quietly_from_python(backend: str) -> None:
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
 
 
-# Processes without streams, and without a place for files
+# Processes without standard streams, and without temporary files
 
 NO_STREAMS = """
 import os, sys
@@ -337,7 +337,7 @@ with open(sys.argv[2], "w") as file:
     ],
     ids=["none", "closed", "no descriptors"],
 )
-def test_it_loads_and_trains_without_streams(close: str, tmp_path: Path) -> None:
+def test_loading_and_training_work_without_streams(close: str, tmp_path: Path) -> None:
     answer = tmp_path / "answer"
     program = NO_STREAMS.format(close=close)
     subprocess.run([sys.executable, "-c", program, tmp_path / "runs", answer], check=True)
@@ -347,7 +347,7 @@ def test_it_loads_and_trains_without_streams(close: str, tmp_path: Path) -> None
 
 
 def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in bash, in order to close its streams."""
+    """Runs the command in bash, which can close its streams."""
     return subprocess.run(
         ["bash", "-c", script, sys.executable, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -356,23 +356,24 @@ def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_without_stderr_answers() -> None:
+def test_the_command_works_without_stderr() -> None:
     picture = ROOT / "scripts" / "seven.png"
     child = shell('"$0" -m keras_digitnet predict "$1" 2>&-', picture)
     assert (child.returncode, child.stdout[0]) == (0, "7")
     assert shell('"$0" -m keras_digitnet predict none.png 2>&-').returncode == 2
 
 
-def test_the_command_without_stdout_reports_that_its_answer_is_lost() -> None:
+def test_the_command_without_stdout_reports_that_its_output_is_lost() -> None:
     child = shell('"$0" -m keras_digitnet predict "$1" >&-', ROOT / "scripts" / "seven.png")
     assert child.returncode == 2
     assert child.stderr == (
-        "Error: stdout: expected it to be open, for what predict answers; it is closed.\n"
+        "Error: stdout: expected an open stream for the output of predict; "
+        "received: a closed one.\n"
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's limits")
-def test_without_a_temporary_folder_it_works_or_says_what_is_missing() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's resource limits")
+def test_without_a_temporary_folder_the_command_works_or_names_it() -> None:
     program = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # no file can be written

@@ -9,8 +9,8 @@ from keras_digitnet.evaluation import calibration_error, evaluate, fit_temperatu
 CLASSES = ("1", "7", "9")
 PROBABILITIES = np.array(
     [
-        [0.8, 0.1, 0.1],  # right
-        [0.1, 0.6, 0.3],  # right
+        [0.8, 0.1, 0.1],  # correct
+        [0.1, 0.6, 0.3],  # correct
         [0.1, 0.2, 0.7],  # a 7 read as 9
         [0.0, 0.6, 0.4],  # a 9 read as 7
         [0.7, 0.2, 0.1],  # a 9 read as 1: not even second
@@ -20,7 +20,7 @@ PROBABILITIES = np.array(
 LABELS = np.array([0, 1, 1, 2, 2])
 
 
-def test_metrics_equal_those_computed_by_hand() -> None:
+def test_metrics_computed_by_hand() -> None:
     report = evaluate(PROBABILITIES, LABELS, CLASSES)
     assert report.n == 5
     assert report.accuracy == pytest.approx(2 / 5)

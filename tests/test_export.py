@@ -33,7 +33,7 @@ def test_every_format_agrees_with_keras(trained: Path, exported: Path, digits: D
         assert np.abs(received.probabilities - expected.probabilities).max() <= 1e-5, name
         assert np.array_equal(received.labels, expected.labels), name
     small = load(exported / "model_int8.tflite").predict(images)
-    # Of digits drawn from 8x8 pixels more are in doubt than of MNIST's, which test_mnist.py judges.
+    # The model is less confident on digits of 8x8 pixels than on MNIST's; see test_mnist.py.
     assert (small.labels != expected.labels).mean() <= 0.03
     assert (exported / "model_int8.tflite").stat().st_size < 160_000
     assert np.array_equal(load(exported / "digitnet" / "1").predict(images).labels, expected.labels)
@@ -46,7 +46,7 @@ def saved_model_cli(*arguments: object) -> str:
     ).stdout
 
 
-def test_tensorflows_own_tool_shows_and_runs_it(
+def test_saved_model_cli_shows_and_runs_an_export(
     exported: Path, trained: Path, tmp_path: Path, digits: Dataset
 ) -> None:
     version = exported / "digitnet" / "1"
@@ -138,7 +138,7 @@ def test_without_the_serving_extra_there_is_no_warm_up(
         (["litert"], "int8", "received: int8. Export the format litert_int8"),
     ],
 )
-def test_what_cannot_be_written_is_one_message(
+def test_an_export_that_cannot_be_written_is_one_message(
     trained: Path, tmp_path: Path, formats: list[str], quantize: str | None, message: str
 ) -> None:
     with pytest.raises(DigitNetError, match=message):
@@ -153,7 +153,7 @@ def test_only_a_keras_model_is_exported(exported: Path, tmp_path: Path) -> None:
 def test_exports_that_fail_verification_are_deleted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison is given probabilities that differ from the written ones."""
+    """The comparison gets probabilities that differ from the exported ones."""
     opened = export._open
 
     def other(path: Path) -> Any:
@@ -184,7 +184,7 @@ def judged(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> 
     return reference.compared(EXPORTED[-1], [given])[2]
 
 
-def test_many_images_measure_what_int8_costs() -> None:
+def test_the_cost_of_int8_is_measured_on_many_images() -> None:
     truth = np.arange(10_000) % 10
     turned = (truth + 1) % 10
     labels = np.where(np.arange(10_000) < 10, turned, truth)
@@ -197,7 +197,7 @@ def test_many_images_measure_what_int8_costs() -> None:
 
 
 @pytest.mark.parametrize("surest", [0.99, 0.6])
-def test_few_images_judge_int8_where_the_keras_model_is_confident(surest: float) -> None:
+def test_on_few_images_int8_is_judged_where_the_keras_model_is_confident(surest: float) -> None:
     """On half of the images the model is not confident: rounding may change all their labels."""
     truth = np.arange(400) % 10
     confidence = np.where(np.arange(400) < 200, surest, 0.5)[:, None]
@@ -246,7 +246,7 @@ def test_the_folder_of_another_run_is_left_alone(trained: Path, tmp_path: Path) 
         export_model(trained, tmp_path, ["onnx"])
 
 
-def test_the_names_are_there_before_the_first_file(
+def test_class_names_are_written_before_the_first_file(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -262,7 +262,9 @@ def test_the_names_are_there_before_the_first_file(
     "config",
     [{"classes": list("0123456789"), "train": {"data": "~nosuchuser/x"}}, {"train": []}, []],
 )
-def test_an_odd_configuration_does_not_matter(trained: Path, tmp_path: Path, config: Any) -> None:
+def test_an_invalid_config_does_not_prevent_an_export(
+    trained: Path, tmp_path: Path, config: Any
+) -> None:
     shutil.copy(trained / "model.keras", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (artifact,) = export_model(tmp_path, tmp_path / "out", ["onnx"])

@@ -45,7 +45,7 @@ def test_sixteen_bits_and_transparent_paper(tmp_path: Path) -> None:
         read_image(tmp_path / "x.tiff")
 
 
-def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
+def test_transparent_paper_contrasts_with_the_ink() -> None:
     ink = Image.new("RGBA", (2, 1), (30, 30, 30, 255))
     ink.putpixel((0, 0), (30, 30, 30, 0))
     assert read_grey(ink).tolist() == [[255, 30]]
@@ -57,7 +57,7 @@ def test_transparent_paper_is_what_the_ink_stands_out_from() -> None:
 def test_faint_ink_on_a_transparent_canvas_is_ink(
     alpha: int, colour: tuple[int, int, int], mode: str
 ) -> None:
-    """Ink of pressure pens and pencil brushes, which is translucent everywhere."""
+    """Pressure-sensitive pens and pencil brushes draw translucent ink."""
     canvas = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).line([(10, 8), (30, 7), (17, 35)], (*colour, alpha), 4)
     grey = read_grey(canvas.convert(mode)).astype(int)
@@ -66,7 +66,7 @@ def test_faint_ink_on_a_transparent_canvas_is_ink(
     assert len(set(grey[~opaque])) == 1
 
 
-def test_a_canvas_that_was_wiped_is_empty() -> None:
+def test_an_erased_canvas_is_empty() -> None:
     canvas = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     assert np.ptp(read_grey(canvas)) == 0
     ImageDraw.Draw(canvas).line([(10, 8), (30, 7)], (0, 0, 0, 3), 4)
@@ -74,7 +74,7 @@ def test_a_canvas_that_was_wiped_is_empty() -> None:
 
 
 @pytest.mark.parametrize(("paper", "ink"), [(240, 20), (20, 240)])
-def test_a_page_with_transparent_corners_is_a_page(paper: int, ink: int) -> None:
+def test_a_page_with_transparent_corners_keeps_its_paper(paper: int, ink: int) -> None:
     page = Image.new("LA", (60, 60), (paper, 255))
     ImageDraw.Draw(page).line([(30, 15), (30, 45)], (ink, 255), 5)
     corners = Image.new("L", page.size)
@@ -87,7 +87,7 @@ def test_a_page_with_transparent_corners_is_a_page(paper: int, ink: int) -> None
 
 @pytest.mark.parametrize("highest", [1, 100, 255, 1023, 4095, 65535])
 @pytest.mark.parametrize("form", ["array", "png", "tiff", "32 bits"])
-def test_bits_are_as_many_as_the_values_need(tmp_path: Path, highest: int, form: str) -> None:
+def test_the_bit_depth_is_taken_from_the_values(tmp_path: Path, highest: int, form: str) -> None:
     """Cameras store 10 and 12 bits in 16; a mask has one bit in 8 or 16."""
     ink = np.zeros((28, 28), bool)
     ink[5:20, 9:12] = True
@@ -114,7 +114,7 @@ def test_values_out_of_range_are_refused() -> None:
             read_grey(Image.fromarray(pixels))
 
 
-# What programs hand over
+# Pictures in memory
 
 
 def seven() -> bytes:
@@ -224,8 +224,8 @@ def test_further_pages_of_a_tiff_cause_a_warning(
     assert read_grey(path)[0, 0] == 10
     assert read_grey(path.read_bytes())[0, 0] == 10
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: 3 pages, of which the first is read. {path}#page=2 names the next.",
-        "picture: 3 pages, of which the first is read. Give each as a picture of its own.",
+        f"{path}: 3 pages; only the first is read. The next one is {path}#page=2",
+        "picture: 3 pages; only the first is read. Pass each page as a separate picture.",
     ]
     caplog.clear()
     assert [read_grey(f"{path}#page={page}")[0, 0] for page in (1, 2, 3)] == [10, 20, 30]
@@ -272,7 +272,7 @@ def test_a_jpeg_of_too_many_scans_is_not_decoded() -> None:
         (np.full((9, 9), 256), "received: int64 from 256 to 256"),
     ],
 )
-def test_an_array_that_is_no_picture_is_one_message(pixels: np.ndarray, message: str) -> None:
+def test_an_array_that_is_not_a_picture_is_one_message(pixels: np.ndarray, message: str) -> None:
     with pytest.raises(DigitNetError, match=message):
         read_grey(pixels)
 
@@ -282,7 +282,7 @@ def test_an_impossible_file_name_is_a_missing_file(tmp_path: Path) -> None:
         read_image(tmp_path / ("a" * 300))
 
 
-def test_another_size_is_brought_to_28x28(tmp_path: Path) -> None:
+def test_other_sizes_are_resized_to_28x28(tmp_path: Path) -> None:
     Image.new("L", (300, 200), 255).save(tmp_path / "x.jpg")
     image, as_it_is = read_image(tmp_path / "x.jpg")
     assert image.shape == (28, 28)

@@ -127,7 +127,7 @@ def test_the_package_starts_without_a_heavy_import(program: str) -> None:
     assert child.stdout.strip() == "[]", child.stderr
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     import keras_digitnet as kd
 
     assert all(getattr(kd, name) is not None for name in kd.__all__)

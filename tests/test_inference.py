@@ -44,7 +44,7 @@ def test_probabilities_of_any_number_of_images(model_path: Path, digits: Dataset
     assert (nothing.labels.shape, nothing.probabilities.shape) == ((0,), (0, 10))
 
 
-def test_a_batch_has_an_image_at_least(model_path: Path) -> None:
+def test_a_batch_size_below_one_is_refused(model_path: Path) -> None:
     with pytest.raises(DigitNetError, match="batch_size: expected 1 or more; received: -1"):
         load(model_path).predict(np.zeros((2, 28, 28), np.uint8), batch_size=-1)
 
@@ -101,7 +101,7 @@ def test_a_preset_comes_with_the_package(
 ) -> None:
     """A preset runs in ONNX Runtime unless a backend is named."""
     images = digits.test.images[:50]
-    in_keras = load("nano").predict(images)  # the tests name one
+    in_keras = load("nano").predict(images)  # the tests set KERAS_BACKEND
     assert load("nano", backend).classes == tuple("0123456789")
     monkeypatch.setattr(environment, "NAMED_BACKEND", None)
     in_onnx_runtime = load("nano").predict(images)
@@ -110,13 +110,13 @@ def test_a_preset_comes_with_the_package(
     assert np.array_equal(in_keras.labels, in_onnx_runtime.labels)
 
 
-def test_a_backend_for_what_keras_does_not_run_is_a_mistake(exported: Path) -> None:
+def test_a_backend_for_other_runtimes_is_refused(exported: Path) -> None:
     for where in (exported / "model.onnx", exported / "digitnet", "http://x/v1/models/digitnet"):
         with pytest.raises(DigitNetError, match="backend: expected none for .*received: jax"):
             load(where, "jax")
 
 
-def test_the_newest_version_is_the_one_that_is_loaded(exported: Path, tmp_path: Path) -> None:
+def test_the_newest_version_is_loaded(exported: Path, tmp_path: Path) -> None:
     for version in ("9", "10"):
         shutil.copytree(exported / "digitnet" / "1", tmp_path / "digitnet" / version)
     (tmp_path / "digitnet" / "10" / "assets.extra" / "config.json").write_text(
@@ -135,7 +135,7 @@ def test_a_model_without_names_gets_numbers(exported: Path, tmp_path: Path) -> N
         classifier.require_classes(tuple("abc"))
 
 
-def test_a_folder_of_exports_is_a_model_as_a_run_is(exported: Path, tmp_path: Path) -> None:
+def test_a_folder_of_exports_can_be_loaded_like_a_run(exported: Path, tmp_path: Path) -> None:
     """The first of the formats in the folder, in the order of the table."""
     folder = tmp_path / "exports"
     shutil.copytree(exported, folder)
@@ -149,7 +149,7 @@ def test_a_folder_of_exports_is_a_model_as_a_run_is(exported: Path, tmp_path: Pa
             path.unlink()
     with pytest.raises(DigitNetError, match="exports, which is none of these"):
         load(folder)
-    (folder / "digitnet" / "1").mkdir()  # a version that was not finished
+    (folder / "digitnet" / "1").mkdir()  # an unfinished version
     with pytest.raises(DigitNetError, match="exports, which is none of these"):
         load(folder)
 
@@ -163,7 +163,7 @@ def test_an_ensemble_averages_its_members(
     expected = np.mean([member.predict(images).probabilities for member in members], axis=0)
     assert np.allclose(received.probabilities, expected, atol=1e-6)
     assert np.array_equal(received.labels, expected.argmax(axis=1))
-    assert average(members[1:]) is members[1]  # which came without names, and stays so
+    assert average(members[1:]) is members[1]  # still without class names
     unnamed = average([members[1], load(model_path)])
     unnamed.require_classes(tuple("abcdefghij"))
     other = tmp_path / "other"
@@ -174,7 +174,7 @@ def test_an_ensemble_averages_its_members(
         average([members[0], load(other / "model.onnx")])
 
 
-def test_pictures_are_read_in_their_order_and_a_broken_one_does_not_stop_them(
+def test_pictures_are_read_in_order_and_a_broken_one_does_not_stop_them(
     exported: Path, tmp_path: Path, digits: Dataset
 ) -> None:
     images = digits.test.images[:5, ..., 0]

@@ -1,4 +1,4 @@
-"""Many pictures at a time: the same answers in the same order, and no more begun than needed."""
+"""Parallel jobs: the same answers in the same order, and no more work than needed."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def pictures(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_answers_come_in_order_and_no_item_long_before_its_turn(jobs: int) -> None:
+def test_results_are_in_order_and_items_are_taken_lazily(jobs: int) -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -55,7 +55,7 @@ def test_answers_come_in_order_and_no_item_long_before_its_turn(jobs: int) -> No
     assert len(taken) == 100
 
 
-def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+def test_abandoned_items_are_not_computed() -> None:
     begun: list[int] = []
 
     def note(item: int) -> int:
@@ -74,7 +74,7 @@ def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
     assert len(begun) < 20
 
 
-def test_jobs_change_no_answer(pictures: list[str], tmp_path: Path) -> None:
+def test_answers_do_not_depend_on_the_number_of_jobs(pictures: list[str], tmp_path: Path) -> None:
     model = load("nano", threads=1)
     one, three = (list(predict_files(model, pictures, batch_size=5, jobs=jobs)) for jobs in (1, 3))
     assert one == three
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_to_ends_the_reading(
         list(read_files(load("reader"), pictures, annotated_dir=tmp_path / "file", jobs=2))
 
 
-def test_the_command_says_the_same_with_any_number_of_jobs(
+def test_the_output_does_not_depend_on_the_number_of_jobs(
     command: Command, pictures: list[str]
 ) -> None:
     one, more = (
@@ -130,7 +130,7 @@ def test_a_stop_ends_all_jobs(pictures: list[str], number: int, code: int) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever started the tests in the background may have Ctrl-C ignored.
+        # A shell that runs the tests in the background makes them ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
@@ -145,7 +145,7 @@ def test_a_stop_ends_all_jobs(pictures: list[str], number: int, code: int) -> No
     assert errors.splitlines()[-1] in ("Interrupted.", "Terminated.")
 
 
-def test_threads_leave_warnings_as_they_were() -> None:
+def test_threads_restore_the_warning_filters() -> None:
     before = list(warnings.filters)
 
     def warn(item: int) -> None:

@@ -24,7 +24,7 @@ from keras_digitnet.training.callbacks import Checkpoint
 pytestmark = pytest.mark.backends
 
 MIXED = ("mixed_bfloat16", "mixed_float16")
-# A policy, floatx and an image_data_format that somebody may have set.
+# A dtype policy, floatx and image_data_format that a user may have set.
 OTHERS = [
     ("float64", "float32", "channels_last"),
     ("float16", "float16", "channels_first"),
@@ -69,7 +69,7 @@ def steps(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("settings", OTHERS, ids="-".join)
-def test_a_network_is_the_same_under_any(
+def test_a_network_is_the_same_under_any_setting(
     digits: Dataset, settings: tuple[str, str, str], network: str
 ) -> None:
     images = digits.test.images[:8]
@@ -86,12 +86,12 @@ def test_a_network_is_the_same_under_any(
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("policy", MIXED)
-def test_mixed_precision_computes_in_it_between_the_images_and_the_logits(
+def test_mixed_precision_applies_between_the_images_and_the_logits(
     digits: Dataset, policy: str, network: str
 ) -> None:
     with keras_set_to(policy):
         model = built(network)
-    computing = model.layers[1:]  # all but the input
+    computing = model.layers[1:]  # all except the input
     exact = {layer.name for layer in computing if layer.dtype_policy.name != policy}
     assert {model.get_layer(name).dtype_policy.name for name in exact} == {"float32"}
     ends = {"rescaling", "presence", "boxes", "logits", "cells"}
@@ -110,7 +110,7 @@ def test_mixed_precision_computes_in_it_between_the_images_and_the_logits(
 
 
 @pytest.mark.parametrize("settings", [*OTHERS, *((name,) for name in MIXED)], ids="-".join)
-def test_a_file_is_loaded_and_used_the_same_under_any(
+def test_a_file_gives_the_same_answers_under_any_setting(
     digits: Dataset, settings: tuple[str, ...]
 ) -> None:
     images = digits.test.images[:40]
@@ -122,7 +122,7 @@ def test_a_file_is_loaded_and_used_the_same_under_any(
 
 
 @pytest.mark.parametrize("policy", MIXED)
-def test_a_network_that_was_saved_in_mixed_precision_is_used_in_float32(
+def test_a_network_saved_in_mixed_precision_computes_in_float32(
     digits: Dataset, tmp_path: Path, policy: str
 ) -> None:
     with keras_set_to(policy):
@@ -144,10 +144,10 @@ class LossScale(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("settings", [*OTHERS[1:2], *((name,) for name in MIXED)], ids="-".join)
-def test_training_leaves_a_float32_file_and_the_settings_as_they_were(
+def test_training_writes_a_float32_file_and_restores_the_settings(
     tiny_config: TrainConfig, few_digits: Dataset, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
-    # Beyond 2,048 a count in float16 stands still. Without random changes an epoch teaches enough.
+    # A float16 counter stops at 2,048. Without augmentation one epoch is enough.
     config = replace(
         tiny_config,
         epochs=1,
@@ -160,7 +160,7 @@ def test_training_leaves_a_float32_file_and_the_settings_as_they_were(
         assert keras.config.dtype_policy().name == settings[0]
         assert keras.config.floatx() == (settings[1] if settings[1:] else "float32")
     if settings[0] == "mixed_float16":
-        # It falls from 32,768 until every gradient fits into float16; below 64 small ones vanish.
+        # It drops from 32,768 until every gradient fits float16; below 64 small ones underflow.
         assert scale.at_end >= 64
     steps_at = 1 / 2560
     accuracy = run.history[0]["accuracy"]

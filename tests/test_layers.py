@@ -26,7 +26,7 @@ def transform(
     shear: float = 0,
     bend: Any = 0.0,
 ) -> np.ndarray:
-    """One known map for all images, through the layer."""
+    """Applies one known transform to all images."""
 
     def each(value: float) -> Any:
         return ops.full((len(images),), value, "float32")
@@ -53,7 +53,7 @@ def test_quarter_turns_go_counter_clockwise(images: np.ndarray, turns: int) -> N
     assert np.allclose(transform(images, angle=90 * turns), expected, atol=1e-5)
 
 
-def test_a_shift_of_whole_pixels_moves_them_and_fills_with_black(images: np.ndarray) -> None:
+def test_a_shift_by_whole_pixels_moves_them_and_fills_with_black(images: np.ndarray) -> None:
     expected = np.zeros_like(images)
     expected[:, 3:, :-2] = images[:, :-3, 2:]
     assert np.allclose(transform(images, shift=(3, -2)), expected, atol=1e-6)
@@ -75,7 +75,7 @@ def test_a_zoom_of_two_doubles_the_picture(images: np.ndarray) -> None:
         assert np.allclose(result[..., 0], expected, atol=1e-5)
 
 
-def test_all_at_once_are_one_bilinear_resample(images: np.ndarray) -> None:
+def test_all_transforms_together_are_one_bilinear_resampling(images: np.ndarray) -> None:
     """SciPy's `affine_transform` maps output to input positions: p_in = matrix p_out + offset."""
     angle, zoom, shift, shear = 17.0, (1.15, 0.9), np.array([2.3, -1.7]), 0.2
     cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -85,27 +85,27 @@ def test_all_at_once_are_one_bilinear_resample(images: np.ndarray) -> None:
     offset = centre - matrix @ (centre + shift)
     result = transform(images, angle, zoom, tuple(shift), shear)
     for received, image in zip(result, images, strict=True):
-        # A margin, since SciPy cuts off half a pixel beyond the border.
+        # Without the border, where SciPy cuts off half a pixel.
         padded = np.pad(image[..., 0], 8)
         moved = offset + 8 - matrix @ np.array([8.0, 8.0])
         expected = ndimage.affine_transform(padded, matrix, moved, order=1)[8:-8, 8:-8]
         assert np.allclose(received[..., 0], expected, atol=1e-5)
 
 
-def test_a_bend_takes_each_pixel_from_elsewhere(images: np.ndarray) -> None:
+def test_an_elastic_displacement_moves_each_pixel(images: np.ndarray) -> None:
     random = np.random.default_rng(0)
     bend = random.normal(size=(2, len(images), 28 * 28)).astype("float32")
     rows, columns = np.indices((28, 28)).reshape(2, -1)
     result = transform(images, bend=bend).reshape(len(images), -1)
     for received, image, (down, right) in zip(result, images, bend.swapaxes(0, 1), strict=True):
-        # A margin, since SciPy cuts off half a pixel beyond the border.
+        # Without the border, where SciPy cuts off half a pixel.
         positions = [rows + down + 8, columns + right + 8]
         expected = ndimage.map_coordinates(np.pad(image[..., 0], 8), positions, order=1)
         assert np.allclose(received, expected, atol=1e-5)
 
 
-def test_an_elastic_bend_is_as_strong_as_asked_and_smooth() -> None:
-    """Over a ramp, brightness tells where a pixel came from."""
+def test_elastic_distortion_is_smooth_and_has_the_requested_strength() -> None:
+    """On a ramp, brightness shows where a pixel was sampled."""
     ramp = np.tile(np.arange(28, dtype="float32"), (400, 28, 1))[..., None]
     bent = ops.convert_to_numpy(RandomAffine(0, 0, 0, elastic=1.5, seed=1)(ramp, training=True))
     moved = (bent - ramp)[:, 8:20, 8:20, 0]  # away from the black outside
@@ -113,7 +113,9 @@ def test_an_elastic_bend_is_as_strong_as_asked_and_smooth() -> None:
     assert np.diff(moved, axis=1).std() < 0.4 * moved.std()
 
 
-def test_it_acts_in_training_only_and_on_each_image_by_itself(images: np.ndarray) -> None:
+def test_augmentation_acts_in_training_only_and_on_each_image_independently(
+    images: np.ndarray,
+) -> None:
     layer = RandomAffine(10, 0.1, 0.1, seed=1)
     same = np.repeat(images[:1], 8, axis=0)
     assert np.array_equal(ops.convert_to_numpy(layer(same, training=False)), same)
@@ -123,8 +125,8 @@ def test_it_acts_in_training_only_and_on_each_image_by_itself(images: np.ndarray
     assert not np.array_equal(first, second)
 
 
-def test_the_amounts_keep_to_their_bounds() -> None:
-    """A dot in the middle moves by the shift alone; its spread over many draws is the bound."""
+def test_the_shift_stays_within_its_bounds() -> None:
+    """Only the shift moves a dot in the middle; over many samples, its range is the bound."""
     dot = np.zeros((500, 28, 28, 1), "float32")
     dot[:, 13:15, 13:15] = 1
     moved = ops.convert_to_numpy(RandomAffine(0, 0.1, 0.0, seed=3)(dot, training=True))[..., 0]
@@ -133,7 +135,7 @@ def test_the_amounts_keep_to_their_bounds() -> None:
     assert abs(rows.mean()) < 0.3
 
 
-def test_slants_and_heights_of_their_own_keep_to_their_bounds() -> None:
+def test_slant_and_height_stay_within_their_bounds() -> None:
     line = np.zeros((300, 28, 28, 1), "float32")
     line[:, 4:24, 13:15] = 1
     slanted = ops.convert_to_numpy(RandomAffine(0, 0, 0, shear=0.2, seed=3)(line, training=True))
@@ -149,7 +151,7 @@ def test_slants_and_heights_of_their_own_keep_to_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(("augmentation", "jits"), [("affine", True), ("layers", False)])
-def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits: bool) -> None:
+def test_only_the_affine_layer_can_be_compiled(augmentation: str, jits: bool) -> None:
     if keras.backend.backend() != "jax":
         pytest.skip("XLA compiles the steps on JAX only")
     model = build_model(ModelConfig(widths=(4,), depths=(1,), augmentation=augmentation))
@@ -162,19 +164,19 @@ def test_only_the_affine_layer_leaves_the_model_jittable(augmentation: str, jits
     [RandomAffine(10, 0.1, 0.1), RandomPen(0.5), RandomDegradation(0.5)],
     ids=lambda layer: type(layer).__name__,
 )
-def test_pictures_with_colours_are_refused(layer: keras.layers.Layer) -> None:
+def test_colour_images_are_refused(layer: keras.layers.Layer) -> None:
     with pytest.raises(ValueError, match=r"takes \(N, H, W, 1\) images; received: shape"):
         layer.build((None, 28, 28, 3))
 
 
-def test_another_pen_is_bolder_and_leaves_the_paper_black() -> None:
+def test_another_pen_is_bolder_and_keeps_the_paper_black() -> None:
     bar = np.zeros((400, 28, 28, 1), "float32")
     bar[:, 4:24, 12:16] = 1
     layer = RandomPen(0.5, seed=1)
     assert np.array_equal(ops.convert_to_numpy(layer(bar, training=False)), bar)
     drawn = ops.convert_to_numpy(layer(bar, training=True))
     changed = (drawn != bar).any(axis=(1, 2, 3))
-    assert 0.35 < changed.mean() < 0.55  # some pens are the bar's own
+    assert 0.35 < changed.mean() < 0.55  # some pens do not change the bar
     assert 0 <= drawn.min() <= drawn.max() <= 1
     assert not drawn[..., :9, :].any()
     assert not drawn[..., 19:, :].any()
@@ -183,7 +185,7 @@ def test_another_pen_is_bolder_and_leaves_the_paper_black() -> None:
     assert 5.2 < widths.max() < 5.8
 
 
-def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray) -> None:
+def test_the_given_fraction_of_training_images_is_corrupted(images: np.ndarray) -> None:
     same = np.repeat(images[:1], 600, axis=0)
     layer = RandomDegradation(0.5, seed=1)
     assert np.array_equal(ops.convert_to_numpy(layer(same, training=False)), same)
@@ -191,7 +193,7 @@ def test_degradation_spoils_its_share_of_the_training_images(images: np.ndarray)
     assert corrupted.shape == same.shape
     assert 0 <= corrupted.min() <= corrupted.max() <= 1
     changed = np.abs(corrupted - same).max(axis=(1, 2, 3)) > 1e-6
-    # Of the chosen half, one in 2**6 passes through no step at all.
+    # Of the chosen half, one in 2**6 gets no step at all.
     assert changed.mean() == pytest.approx(0.5 * (1 - 2**-6), abs=0.06)
     kinds = np.unique(corrupted[changed].reshape(changed.sum(), -1).round(4), axis=0)
     assert len(kinds) == changed.sum()
@@ -204,7 +206,7 @@ BAR, _, FILTER, NOISE, PAPER, STAIN = range(6)
 
 
 class OneStep(RandomDegradation):
-    """Every image passes through the same step, and no other."""
+    """Applies one step, and no other, to every image."""
 
     def __init__(self, step: int) -> None:
         super().__init__(1.0, seed=1)
@@ -219,8 +221,8 @@ def after(step: int, images: np.ndarray) -> np.ndarray:
     return ops.convert_to_numpy(OneStep(step)(images, training=True))
 
 
-def test_each_step_spoils_in_its_own_way(images: np.ndarray) -> None:
-    same = np.repeat(images[:1], 200, axis=0) / 4 + 0.1  # so that nothing is clipped
+def test_each_step_corrupts_as_documented(images: np.ndarray) -> None:
+    same = np.repeat(images[:1], 200, axis=0) / 4 + 0.1  # avoids clipping
     bars, stained = (after(step, same) for step in (BAR, STAIN))
     paper = after(PAPER, np.repeat(images[:1], 200, axis=0))
     for bar, image in zip(bars, same, strict=True):
@@ -235,7 +237,7 @@ def test_each_step_spoils_in_its_own_way(images: np.ndarray) -> None:
     assert np.abs(np.diff(stained - same, axis=1)).max() < 0.2  # smooth
     noisy_grey = after(NOISE, np.full((200, 28, 28, 1), 0.5, "float32")) - 0.5
     deviations = noisy_grey.std(axis=(1, 2, 3))
-    assert 0.2 < deviations.max() < 0.3  # of 0.3, clipped
+    assert 0.2 < deviations.max() < 0.3  # 0.3 before clipping
     assert abs(noisy_grey.mean()) < 0.01
 
 
@@ -248,8 +250,9 @@ def test_a_filter_keeps_the_ink_and_smears_it() -> None:
     assert len(np.unique(smeared.max(axis=(1, 2, 3)).round(4))) > 150
 
 
-# Over a white bar: mean and standard deviation over 100,000 images (50,000 for a single step) of
-# what they show, when each step drew its own numbers, and normal ones from the backend.
+# For a white bar: mean and standard deviation over 100,000 images (50,000 for a single step) of the
+# statistics in `shown`, from a version in which each step sampled separately, with the backend's
+# normal distribution.
 AFFINE = {
     "brightness": (80.574 / 784, 15.891 / 784),
     "roughness": (0.05321, 0.00575),
@@ -276,7 +279,7 @@ STEPS = {
 
 
 def shown(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of each image: of its brightness, and of where its ink lies."""
+    """Statistics of each image: of its brightness, and of the position of its ink."""
     images = images[..., 0].astype("float64")
     ink = images / images.sum(axis=(1, 2), keepdims=True)
     rows, columns = np.indices((28, 28))
@@ -305,7 +308,7 @@ def shown(images: np.ndarray) -> dict[str, np.ndarray]:
     ],
     ids=["affine", "degradation", "bar", "filter", "noise", "paper", "stain"],
 )
-def test_one_draw_for_all_has_the_distribution_of_many(
+def test_sampling_at_once_has_the_distribution_of_sampling_per_step(
     layer: keras.layers.Layer, moments: dict[str, tuple[float, float]]
 ) -> None:
     bar = np.zeros((4000, 28, 28, 1), "float32")
@@ -313,7 +316,7 @@ def test_one_draw_for_all_has_the_distribution_of_many(
     found = shown(ops.convert_to_numpy(layer(bar, training=True)))
     for name, (mean, deviation) in moments.items():
         received = found[name]
-        # 5 standard errors; a deviation's own is less than 3 % with these distributions.
+        # 5 standard errors; that of a deviation is less than 3 % for these distributions.
         error = 5 * deviation / math.sqrt(len(received))
         assert received.mean() == pytest.approx(mean, abs=error), name
         assert received.std() == pytest.approx(deviation, rel=0.1), name
@@ -324,8 +327,8 @@ def test_one_draw_for_all_has_the_distribution_of_many(
     [RandomAffine(9, 0.1, 0.1, 0.1, 0.5), RandomPen(0.5), RandomDegradation(0.5)],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_layer_draws_once(layer: keras.layers.Layer, images: np.ndarray) -> None:
-    """The second number of the generator's state counts the draws."""
+def test_a_layer_samples_once_per_call(layer: keras.layers.Layer, images: np.ndarray) -> None:
+    """The second number of the generator's state counts the calls."""
     before = np.array(ops.convert_to_numpy(layer.seed_generator.state.value))
     layer(images, training=True)
     after = ops.convert_to_numpy(layer.seed_generator.state.value)
@@ -336,10 +339,10 @@ def test_a_layer_draws_once(layer: keras.layers.Layer, images: np.ndarray) -> No
     ("kernel_size", "padding"),
     [*((size, "same") for size in (2, 3, 5, (3, 7), 7)), ((7, 9), "valid"), (3, "valid")],
 )
-def test_the_depthwise_convolution_is_kerass(
+def test_the_depthwise_convolution_equals_that_of_keras(
     kernel_size: int | tuple[int, int], padding: str
 ) -> None:
-    """The same weights give the same outputs and gradients, whichever way it is computed."""
+    """The same weights give the same outputs and gradients in each implementation."""
     layer = DepthwiseConv2D(kernel_size, padding=padding, bias_initializer="lecun_normal")
     x = np.random.default_rng(0).normal(size=(3, 7, 9, 5)).astype("float32")
     layer.build(x.shape)
@@ -347,7 +350,7 @@ def test_the_depthwise_convolution_is_kerass(
     stock.build(x.shape)
     stock.set_weights(layer.get_weights())
     assert np.allclose(ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(stock(x)), atol=1e-5)
-    if keras.backend.backend() == "jax":  # the one that computes it another way
+    if keras.backend.backend() == "jax":  # has another implementation
         import jax
 
         def loss(of: keras.layers.Layer, weights: list[Any]) -> Any:
@@ -372,7 +375,7 @@ def test_the_depthwise_convolution_is_kerass(
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_layer_comes_back_from_its_config(layer: keras.layers.Layer) -> None:
+def test_a_layer_can_be_restored_from_its_config(layer: keras.layers.Layer) -> None:
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()

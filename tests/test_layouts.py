@@ -73,7 +73,7 @@ def split_folders(folder: Path) -> None:
     ],
     ids=["torchvision", "too high", "capitals", "not packed", "both", "own folders", "by split"],
 )
-def test_idx_files_wherever_they_are_unpacked(
+def test_idx_files_in_any_published_layout(
     tmp_path: Path, save_idx: Callable[..., Path], digits: Dataset, make: Callable[..., Any]
 ) -> None:
     make(save_idx, tmp_path)
@@ -112,7 +112,7 @@ def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
     def closed(folder: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(Path, "iterdir", closed)  # root may look into any
+    monkeypatch.setattr(Path, "iterdir", closed)  # root may read any folder
     with pytest.raises(DigitNetError, match="expected to read it; received: Permission denied"):
         load_dataset(str(tmp_path))
 
@@ -280,7 +280,7 @@ def test_parquet_files_in_a_folder_for_each_split(tmp_path: Path, digits: Datase
     assert (sizes(dataset), dataset.classes) == ((50, 50, 50), tuple("0123456789"))
 
 
-def test_pictures_in_parquet_are_what_predict_makes_of_them(
+def test_pictures_in_parquet_are_normalized_as_by_predict(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
 ) -> None:
     letters = [chr(65 + label) for label in range(10)]

@@ -1,4 +1,4 @@
-"""Many users at once, many pictures in a row: right answers, and memory that stays flat."""
+"""Many concurrent users, many pictures: correct answers, and constant memory."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from web_page import RunningPage, ask, running_page
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
 
-pytestmark = pytest.mark.xdist_group("demo")  # one after the other: each takes all there is
+pytestmark = pytest.mark.xdist_group("demo")  # one at a time: each uses all processors
 
 
 def _megabytes(process: int) -> float:
@@ -28,7 +28,7 @@ def _megabytes(process: int) -> float:
 
 @pytest.fixture
 def numbers(digits: Dataset, tmp_path: Path) -> dict[Path, str]:
-    """Pictures of two digits in a row, and what is read of each when nobody else asks."""
+    """Pictures of two digits, and the text that is read of each without other users."""
     classifier = kd.load("nano")
     pictures = {}
     for index in range(8):
@@ -50,7 +50,7 @@ def page() -> Iterator[RunningPage]:
 @pytest.mark.parametrize(
     ("users", "seconds"), [(8, 4), pytest.param(32, 60, marks=pytest.mark.long)]
 )
-def test_the_page_answers_each_of_many_users_right(
+def test_the_page_answers_many_concurrent_users_correctly(
     numbers: dict[Path, str], page: RunningPage, users: int, seconds: float
 ) -> None:
     for path, text in numbers.items():
@@ -79,7 +79,7 @@ def test_the_page_answers_each_of_many_users_right(
 
 
 def _peak_of_predict(folder: Path) -> float:
-    """Megabytes at most of `keras-digitnet predict`, which must read every file."""
+    """Peak memory of `keras-digitnet predict` in MB; it must read every file."""
     command = [sys.executable, "-m", "keras_digitnet", "predict", "--model", "nano", str(folder)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

@@ -56,7 +56,7 @@ np.save(sys.argv[3], classifier.predict(images).labels)
     os.environ["KERAS_BACKEND"] != "jax" or find_spec("torch") is None,
     reason="trains on JAX and reads with torch",
 )
-def test_trained_under_jax_served_and_read_by_torch(
+def test_a_model_trained_on_jax_agrees_on_torch_and_on_a_server(
     run: Run, mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three independent programs on every test digit."""

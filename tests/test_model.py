@@ -29,7 +29,7 @@ def test_a_preset_has_the_documented_parameters(preset: str) -> None:
 
 
 @pytest.mark.backends
-def test_it_maps_uint8_images_to_one_logit_per_class(images: np.ndarray) -> None:
+def test_the_network_maps_uint8_images_to_one_logit_per_class(images: np.ndarray) -> None:
     model = build_model(replace(TINY, num_classes=26))
     assert model.input_shape == (None, 28, 28, 1)
     assert model.inputs[0].dtype == "uint8"
@@ -83,7 +83,7 @@ def test_every_augmentation_trains(digits: Dataset, augmentation: str) -> None:
 
 @pytest.mark.backends
 @pytest.mark.parametrize("augmentation", ["affine", "layers"])
-def test_the_inference_model_is_the_network_without_its_randomness(
+def test_the_inference_model_is_the_network_without_random_layers(
     images: np.ndarray, augmentation: str
 ) -> None:
     model = build_model(replace(TINY, augmentation=augmentation))

@@ -46,8 +46,8 @@ CONTEXT.set_forkserver_preload(
     ["keras_digitnet.training", "keras_digitnet.cli", "keras_digitnet.reading.reader", "pytest"]
 )
 
-# An event of Python's own audit hooks, a part of its first argument, and the seconds that pass
-# between it and the kill.
+# An event of Python's audit hooks, a part of its first argument, and the seconds from it to the
+# kill.
 Moment = tuple[str, str, float]
 NEVER: Moment = ("", "", 0.0)
 IN_A_CHECKPOINT: Moment = ("open", "-epoch-0001.keras", 0.005)
@@ -66,7 +66,7 @@ def start(target: Any, *arguments: Any) -> BaseProcess:
 def code_of(child: BaseProcess) -> int | None:
     child.join(patience(600))
     code = child.exitcode
-    child.kill()  # where it did not end
+    child.kill()  # if it has not ended
     return code
 
 
@@ -88,7 +88,7 @@ def train_or_resume(out_dir: Path, config: TrainConfig, moment: Moment = NEVER) 
         training.train(config, out_dir=out_dir, verbose=0)
 
 
-def go_on(out_dir: Path, config: TrainConfig, moment: Moment = NEVER) -> int | None:
+def train_until(out_dir: Path, config: TrainConfig, moment: Moment = NEVER) -> int | None:
     return code_of(start(train_or_resume, out_dir, config, moment))
 
 
@@ -117,12 +117,12 @@ def weights(run_dir: Path) -> list[np.ndarray]:
     return load_inference_model(run_dir / "model.keras").get_weights()
 
 
-def require_the_same_end(run_dir: Path, whole_dir: Path) -> None:
+def require_the_same_results(run_dir: Path, whole_dir: Path) -> None:
     assert history(run_dir) == history(whole_dir)
     assert metrics(run_dir) == metrics(whole_dir)
     pairs = zip(weights(run_dir), weights(whole_dir), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
-    # So nothing temporary either.
+    # Without temporary files.
     assert contents(run_dir).keys() == contents(whole_dir).keys()
 
 
@@ -148,12 +148,12 @@ def require_whole_files(out_dir: Path) -> None:
         assert (version / "variables" / "variables.index").is_file()
 
 
-# Killed, and at the same time
+# Killed and concurrent runs
 
 
 @pytest.fixture(scope="module")
 def config(tiny_config: TrainConfig, backend: str) -> TrainConfig:
-    """On other backends exporting, in a TensorFlow process, would take most of the time."""
+    """On other backends, the export, in a TensorFlow process, would take most of the time."""
     assert tiny_config.model
     model = replace(tiny_config.model, shear=0, elastic=0, pen=0, degradation=0)
     return replace(tiny_config, model=model, export=backend == "tensorflow")
@@ -172,7 +172,7 @@ def whole_runs(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) ->
 def test_two_runs_that_start_at_once_do_not_touch_each_other(whole_runs: list[Path]) -> None:
     first, second = whole_runs
     require_whole_files(first.parent)
-    require_the_same_end(first, second)
+    require_the_same_results(first, second)
 
 
 @pytest.mark.backends
@@ -184,10 +184,10 @@ def test_a_killed_run_is_identical_to_an_uninterrupted_one(
     if backend == "tensorflow":
         moments += [IN_THE_MODEL, IN_AN_EXPORT]
     for moment in moments:
-        assert go_on(tmp_path, config, moment) == -signal.SIGKILL, moment
+        assert train_until(tmp_path, config, moment) == -signal.SIGKILL, moment
         require_whole_files(tmp_path)
-    assert go_on(tmp_path, config) == 0
-    require_the_same_end(the_run(tmp_path), whole_runs[0])
+    assert train_until(tmp_path, config) == 0
+    require_the_same_results(the_run(tmp_path), whole_runs[0])
 
 
 @pytest.mark.long
@@ -199,7 +199,7 @@ def test_runs_killed_at_random_moments_are_identical_to_uninterrupted_ones(
     config = replace(tiny_config, export=True)
     whole_dir = tmp_path / "whole"
     began = time.monotonic()
-    assert go_on(whole_dir, config) == 0
+    assert train_until(whole_dir, config) == 0
     seconds = time.monotonic() - began
     kills = 50 if backend == "tensorflow" else 5
     runs = 0
@@ -211,15 +211,15 @@ def test_runs_killed_at_random_moments_are_identical_to_uninterrupted_ones(
         code = code_of(child)
         assert code in (0, -signal.SIGKILL)
         if code == 0:
-            seconds *= 0.8  # the first run took long: too few are killed
+            seconds *= 0.8  # the first run was slow, so too few are killed
         require_whole_files(out_dir)
         kills -= code != 0
         if not kills and not list(out_dir.glob("*/metrics.json")):
-            assert go_on(out_dir, config) == 0
+            assert train_until(out_dir, config) == 0
         if list(out_dir.glob("*/metrics.json")):
             with pytest.raises(DigitNetError, match="this one is finished"):
                 training.resume(the_run(out_dir))
-            require_the_same_end(the_run(out_dir), the_run(whole_dir))
+            require_the_same_results(the_run(out_dir), the_run(whole_dir))
             runs += 1
         print(f"{kills} kills to go, {runs} finished runs", flush=True)
 
@@ -237,7 +237,7 @@ def test_a_killed_process_leaves_no_partial_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-# Asked to stop, out of room, out of a folder
+# Signals, full disks, missing folders
 
 
 def run_commands(messages: Path, limit: int | None, *commands: list[str]) -> None:
@@ -275,7 +275,7 @@ def begun(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The folder of a long run that was killed after its first epoch."""
     out_dir = tmp_path_factory.mktemp("begun")
     endless = replace(config, epochs=10_000, patience=10_000)
-    assert go_on(out_dir, endless, BEFORE_A_CHECKPOINT_HAS_ITS_NAME) == -signal.SIGKILL
+    assert train_until(out_dir, endless, BEFORE_A_CHECKPOINT_HAS_ITS_NAME) == -signal.SIGKILL
     return the_run(out_dir)
 
 
@@ -317,7 +317,7 @@ def test_an_interruption_keeps_the_best_model_and_says_how_to_resume(
         (message,) = errors_of(child, messages, code)
     assert re.fullmatch(
         r"Stopped in epoch \d+\. The best model so far \(epoch \d+, validation accuracy .*\) is "
-        rf"kept: {run_dir}/model.keras\. Go on with: keras-digitnet train --resume {run_dir}",
+        rf"saved: {run_dir}/model.keras\. Resume with: keras-digitnet train --resume {run_dir}",
         message,
     )
     assert load(run_dir).classes == tuple("0123456789")
@@ -330,7 +330,7 @@ def test_a_full_disk_is_one_message_and_keeps_existing_files(run_dir: Path, mess
     assert errors_of(child, messages, code=2) == [
         f"Error: {run_dir}/checkpoints/epoch-0002.keras: expected to write it; received: "
         "File too large. Free some space there, or name another folder. "
-        f"Go on with: keras-digitnet train --resume {run_dir}"
+        f"Resume with: keras-digitnet train --resume {run_dir}"
     ]
     require_whole_files(run_dir.parent)
     name = "epoch-0001.keras"
@@ -346,7 +346,7 @@ def test_a_folder_that_is_removed_ends_the_run(run_dir: Path, messages: Path) ->
     require_whole_files(run_dir.parent)
 
 
-def test_an_export_to_a_full_disk_is_one_message_and_leaves_what_was_there(
+def test_an_export_to_a_full_disk_is_one_message_and_keeps_existing_files(
     tmp_path: Path, messages: Path
 ) -> None:
     pytest.importorskip("resource")
@@ -357,7 +357,7 @@ def test_an_export_to_a_full_disk_is_one_message_and_leaves_what_was_there(
     before = contents(out_dir)
     commands = [
         ["export", "nano", "--quiet", "--format", form, "--out", str(out_dir)]
-        for form in ("saved_model", "onnx", "openvino")  # LiteRT's file is written as ONNX's is
+        for form in ("saved_model", "onnx", "openvino")  # LiteRT writes a file like ONNX
     ]
     child = start(run_commands, messages, 50_000, *commands)
     errors = errors_of(child, messages, code=2)
@@ -366,7 +366,7 @@ def test_an_export_to_a_full_disk_is_one_message_and_leaves_what_was_there(
     assert contents(out_dir) == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder where root too may not write")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that even root cannot write to")
 def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, messages: Path) -> None:
     picture = str(Path(__file__).parents[1] / "scripts" / "seven.png")
     commands = [
@@ -384,7 +384,7 @@ def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, messag
         assert "name another folder" in error
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
     with pytest.raises(OSError, match="received: disk full"), atomic_write(path) as temporary:
@@ -394,7 +394,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model.keras"]
 
 
-# Published and loaded
+# Publishing and loading
 
 
 def load_until_the_end(servable_dir: Path) -> None:

@@ -29,7 +29,7 @@ sys.addaudithook(tell)
 for where in sys.argv[1:]:
     kd.load(where).predict(np.zeros((1, 28, 28), np.uint8))
 """
-# A page is served and asked once, and goes on for as long as ONNX Runtime waits before it reports.
+# Serves a page, sends one request, and keeps running until ONNX Runtime would report.
 SERVE = """
 import os, signal, socket, threading, time, urllib.request
 from keras_digitnet.cli import app
@@ -45,9 +45,9 @@ def ask():
     time.sleep(15)
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     time.sleep(300)
-    os._exit(1)  # nothing that a test starts may outlive it
+    os._exit(1)  # must not outlive the test
 
-# Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
+# A shell that runs the tests in the background makes them and their children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with socket.create_server(("127.0.0.1", 0)) as found:
@@ -82,7 +82,7 @@ def models(trained: Path, exported: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_runtime_leaves_nothing_behind_and_asks_for_no_host(
+def test_a_runtime_writes_no_files_and_resolves_no_host(
     form: str, models: dict[str, Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "work").mkdir()
@@ -116,7 +116,7 @@ def test_the_process_opens_no_connection(
     )
     assert "ended with 130" in child.stdout, child.stderr
     asked = re.findall(r'(?:inet_addr\(|inet_pton\(AF_INET6, )"([^"]+)"', calls.read_text())
-    assert set(asked) == {"127.0.0.1"}  # the test's own
+    assert set(asked) == {"127.0.0.1"}  # by the test itself
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_process_opens_no_connection(
 def test_telemetry_that_the_user_has_enabled_stays(
     consent: str | None, reports: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """A fake OpenVINO that prints whether it would report, since tests send nothing."""
+    """Uses a fake OpenVINO that prints whether it would report, since tests send nothing."""
     packages = tmp_path / "packages"
     packages.mkdir()
     (packages / "openvino_telemetry.py").touch()

@@ -55,7 +55,7 @@ def refused(where: Path, message: str) -> None:
         for kind, value in enumerate(VALUES)
     ],
 )
-def test_weights_that_are_not_numbers(tmp_path: Path, layer: str, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, layer: str, value: float) -> None:
     """One value among thousands, in a kernel or in the bias of the last layer."""
     model = nano()
     weight = model.get_layer(layer).weights[-1 if layer == "logits" else 0]
@@ -98,8 +98,8 @@ def test_weights_of_a_keras_file(tmp_path: Path, value: float) -> None:
     refused(tmp_path / "model.keras", "expected finite weights")
 
 
-def test_answers_that_are_no_probabilities(tmp_path: Path) -> None:
+def test_outputs_that_are_not_probabilities_are_refused(tmp_path: Path) -> None:
     """A network that returns logits as `probabilities`."""
     path = tmp_path / "logits.onnx"
     onnx.write_model(alone(nano()), path)
-    refused(path, "expected probabilities, 0 or more, of which each row adds up to 1; received: ")
+    refused(path, "expected probabilities of at least 0 that sum to 1 in each row; received: ")

@@ -47,7 +47,7 @@ def in_a_row(dtype: type) -> Callable[[Outputs], Outputs]:
 @pytest.mark.parametrize("metadata", [True, False], ids=["metadata", "empty"])
 @pytest.mark.parametrize("change", [in_columns, in_a_row])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_a_classifier_gives_what_the_file_gives(
+def test_a_served_classifier_gives_the_answers_of_the_file(
     binary: bool, metadata: bool, change: Any, dtype: type, digits: Dataset
 ) -> None:
     images = digits.test.images[:5]
@@ -61,7 +61,7 @@ def test_a_classifier_gives_what_the_file_gives(
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 @pytest.mark.parametrize("metadata", [True, False], ids=["metadata", "empty"])
-def test_a_reader_finds_what_the_file_finds(binary: bool, metadata: bool) -> None:
+def test_a_served_reader_finds_the_same_as_the_file(binary: bool, metadata: bool) -> None:
     grey = read_grey(ROOT / "scripts" / "seven.png")
     expected = local("reader").find(grey)
     with v2_server(model="reader", binary=binary, metadata=metadata) as (address, _):
@@ -97,7 +97,7 @@ def test_a_gateway_that_hides_the_server_gets_json() -> None:
             )
 
 
-# What is no answer
+# Invalid answers
 
 
 def served(metadata: Any, answers: Any, extensions: Any = ("binary_tensor_data",)) -> Any:
@@ -332,7 +332,7 @@ def test_no_other_message_shows_credentials() -> None:
     assert is_hidden(caught.value)
 
 
-def test_a_path_is_printed_as_it_is() -> None:
+def test_a_path_is_printed_unchanged() -> None:
     for path in ("runs/a:b@c/model.keras", "base", "~/me@home/model.onnx"):
         assert without_credentials(path) == path
 
@@ -346,12 +346,12 @@ def test_the_command_line_prints_no_credentials(command: Any) -> None:
     assert is_hidden(done.stdout + done.stderr)
 
 
-def test_authorization_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authorization_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AUTHORIZATION, " Bearer t0ken\n")
     with v2_server() as (address, server):
         load(address)
         assert {headers["Authorization"] for headers in server.received} == {"Bearer t0ken"}
-        load(with_credentials(address))  # the nearer one counts
+        load(with_credentials(address))  # those in the address take precedence
         assert server.received[-1]["Authorization"] == BASIC
     with (
         http_server(lambda *_: (403, b"not with t0ken")) as server,
@@ -361,7 +361,7 @@ def test_authorization_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("header", ["Bearer t0k\nen", "Bearer t0k\u00e9n"])
-def test_an_authorization_that_is_no_header_is_one_message(
+def test_an_authorization_that_is_not_a_header_is_one_message(
     header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(AUTHORIZATION, header)

@@ -42,7 +42,7 @@ def test_boxes_lie_on_the_page_and_have_the_target_sizes(composed: list[Page]) -
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2] <= 192).all() and (boxes[:, 3] <= 48).all()
     heights = boxes[:, 3] - boxes[:, 1]
-    # Three quarters of a character may be all that is seen of it.
+    # A character may be clipped to three quarters of its size.
     assert heights.min() >= 0.7 * frame.LOWEST and heights.max() <= frame.HIGHEST
 
 
@@ -53,7 +53,7 @@ def test_every_class_occurs_and_some_pages_have_no_character(composed: list[Page
     assert 0.05 < empty < 0.4
 
 
-def test_a_box_just_holds_its_character(source: GlyphSource) -> None:
+def test_a_box_fits_its_character_tightly(source: GlyphSource) -> None:
     random = np.random.default_rng(3)
     compose = Composer(source, (48, 192), 10)
     for label in range(10):
@@ -64,21 +64,21 @@ def test_a_box_just_holds_its_character(source: GlyphSource) -> None:
         rows, columns = np.nonzero(ink.layer > 0.35)
         assert written == label
         held = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        # Faint ink at the edge belongs to it, or not.
+        # The box may or may not include faint ink at the edge.
         assert np.abs(np.subtract((left, top, right, bottom), held)).max() <= 1
 
 
-def test_letters_are_clutter_only_where_none_is_a_class(
+def test_letters_are_clutter_only_if_none_is_a_class(
     few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = few_digits.train
     random = np.random.default_rng(0)
     letters = GlyphSource(train.images, train.labels, tuple(string.ascii_lowercase[:10]))
-    monkeypatch.setattr(glyphs, "_letters", None)  # would be called
+    monkeypatch.setattr(glyphs, "_letters", None)  # must not be called
     assert not letters.digits_only
     assert all(letters.clutter(random).label == -1 for _ in range(50))
     assert letters.letter(random).label == -1
-    # Nor are they drawn with the strokes of digits.
+    # Nor are the strokes of digits used.
     letters.styled(random, 3)
 
 
@@ -117,7 +117,7 @@ def test_a_skeleton_is_thin_connected_and_inside_its_ink() -> None:
     skeleton = _thinned(mask[None])[0]
     assert not (skeleton & ~mask & 1).any()
     assert cv2.connectedComponents(skeleton, connectivity=8)[0] == 2
-    # No pixel of a thin curve has its whole 2x2 neighbourhood in it.
+    # A thin curve contains no 2x2 square of pixels.
     blocks = skeleton[:-1, :-1] & skeleton[1:, :-1] & skeleton[:-1, 1:] & skeleton[1:, 1:]
     assert not blocks.any()
     around = mask.copy()
@@ -133,7 +133,7 @@ def test_a_stroke_goes_through_its_points() -> None:
 
 
 @pytest.mark.parametrize("repeated", [True, False])
-def test_padding_keeps_the_picture_where_the_frame_says(repeated: bool) -> None:
+def test_padding_keeps_the_picture_at_its_position(repeated: bool) -> None:
     image = np.arange(30, dtype=np.uint8).reshape(5, 6)
     padded = frame.padded(image, (2, 1, 3, 4), repeated)
     assert padded.shape == (8, 13)

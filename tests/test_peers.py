@@ -1,4 +1,4 @@
-"""The comparison with other OCR systems, with fakes, since CI has none of them."""
+"""The comparison with other OCR systems, with fake ones, since CI has none of them."""
 
 import importlib
 import shutil
@@ -13,7 +13,7 @@ import typer
 from conftest import ROOT
 from PIL import Image
 
-# Reads a picture's size, and in the other way nothing; counts how often it was asked.
+# Answers with a picture's size, or in the second way nothing; records its calls.
 WORKER = """
 import json, sys
 from pathlib import Path
@@ -27,7 +27,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     answers["Other"][f"{folder.name}, mode 7"] = [""] * len(sizes)
 print(json.dumps({"versions": {"PP": "PP 1", "Other": "Other 2"}, "answers": answers}))
 """
-# Tesseract as it answers a list of pictures: says their names, and dies of one called `bad`.
+# Answers a list of pictures like Tesseract, with their names; crashes on one called `bad`.
 TESSERACT = """
 if sys.argv[1] == "--version":
     print("tesseract 5.3.0\\n leptonica-1.82.0")
@@ -65,7 +65,7 @@ def test_the_best_result_of_each_peer_is_in_the_table(script: Any, asked: Path) 
     peers = script("peers")
     tiny = np.full((20, 30), 255, np.uint8)
     tall = np.full((80, 30), 255, np.uint8)
-    # As it is, 20 and 80 pixels high; enlarged, at least 64 and a margin of 8 on both sides.
+    # Unchanged, 20 and 80 pixels high; enlarged, at least 64 with a margin of 8 on both sides.
     sets = {"plain": ([tiny, tall], ["20", "80"]), "large": ([tiny, tall], ["80", "80"])}
     single = ([tiny], ["2"])
     columns, rows, versions = peers.compare(
@@ -98,7 +98,7 @@ def test_the_same_pictures_are_not_read_twice(script: Any, asked: Path) -> None:
     assert len(asked.read_text().splitlines()) == 2
 
 
-def test_peers_that_do_not_start_leave_no_answers(
+def test_peers_that_fail_to_start_leave_no_answers(
     script: Any, asked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     peers = script("peers")
@@ -109,7 +109,7 @@ def test_peers_that_do_not_start_leave_no_answers(
     assert not list(tmp_path.glob("cache/**/*.json"))
 
 
-def test_small_light_pictures_become_large_and_dark_on_a_margin(script: Any) -> None:
+def test_small_light_pictures_are_enlarged_and_inverted_with_a_margin(script: Any) -> None:
     grey = np.full((16, 8), 20, np.uint8)
     grey[4:12, 3:5] = 250
     enlarged = script("peers").enlarged(Image.fromarray(grey).convert("RGB"))
@@ -119,7 +119,7 @@ def test_small_light_pictures_become_large_and_dark_on_a_margin(script: Any) -> 
     assert pixels.min() < 20
 
 
-def test_of_single_digits_always_the_same_ones_are_read(script: Any) -> None:
+def test_the_sample_of_single_digits_is_fixed(script: Any) -> None:
     peers = script("peers")
     count = peers.SAMPLE + 100
     pictures, labels = peers.sample(range(count), ["7"] * count)
@@ -182,8 +182,8 @@ def test_a_folder_of_sets_becomes_a_table(
     page = tmp_path / "README.md"
     monkeypatch.setattr(readme, "READMES", (page,))
     page.write_text("<!-- peers: start -->\n\n<!-- peers: end -->\n")
-    no_models = evaluate.Team(None, None)  # which paper without ink does not need
-    evaluate.beside_peers(sets, "", no_models, 0, write=True)
+    no_models = evaluate.Team(None, None)  # not used for paper without ink
+    evaluate.compare_with_peers(sets, "", no_models, 0, write=True)
     assert page.read_text().splitlines() == [
         "<!-- peers: start -->",
         "",

@@ -53,7 +53,7 @@ def test_pictures_of_any_suffix_are_found_and_read(tmp_path: Path, name: str, fo
         ("x.cr3", b"what a camera writes", ""),
     ],
 )
-def test_pictures_that_are_not_read_here_are_errors_in_their_place(
+def test_pictures_in_unsupported_formats_are_errors(
     tmp_path: Path, name: str, content: bytes, kind: str
 ) -> None:
     save(tmp_path / "a.png")
@@ -81,7 +81,7 @@ def test_every_page_of_a_tiff_is_a_picture(tmp_path: Path) -> None:
     assert list(find_pictures([tmp_path / "x.tif"])) == [str(tmp_path / name) for name in names]
     content = (tmp_path / "x.tif").read_bytes()
     (tmp_path / "x.tif").write_bytes(content[:-6])
-    for path in find_pictures([tmp_path]):  # a damaged page is an error, and no other is lost
+    for path in find_pictures([tmp_path]):  # only the damaged page is an error
         if path.endswith("page=1"):
             assert read_image(path)[0].shape == (28, 28)
 
@@ -91,7 +91,7 @@ def test_a_file_may_be_named_like_a_page(tmp_path: Path) -> None:
     assert read_image(f"{tmp_path}/x.png#page=2")[0].shape == (28, 28)
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_without_cycles(tmp_path: Path) -> None:
     save(tmp_path / "away" / "a.png")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "away")

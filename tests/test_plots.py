@@ -33,7 +33,7 @@ def test_the_confusion_matrix_colours_mistakes_only() -> None:
     figure = plot_confusion_matrix([[980, 2], [1, 1000]], ("7", "9"), "t")
     assert {"980", "2", "1", "1000", "truth", "answer", "7", "9"} <= texts(figure)
     mistakes = figure.axes[0].get_images()[0]
-    assert mistakes.get_clim() == (0, 2)  # one mistake is seen beside a thousand right answers
+    assert mistakes.get_clim() == (0, 2)  # a mistake is visible beside a thousand correct answers
     array = mistakes.get_array()
     assert array is not None
     assert np.ma.getmaskarray(array).tolist() == [[True, False], [False, True]]
@@ -63,7 +63,7 @@ def test_the_most_confident_mistakes_come_first(digits: Dataset) -> None:
     "name", ["$x^$", "$", "a$b$c", "\\alpha", "%", "{x}", "_a", "x" * 300, " "]
 )
 @pytest.mark.parametrize("settings", [{}, {"text.usetex": True}], ids=["plain", "usetex"])
-def test_names_are_drawn_as_they_are(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+def test_names_are_drawn_unchanged(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     """Class names may hold LaTeX's symbols; a training run must not fail at its last figure."""
     history = [dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)]
     images, truth = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 1])

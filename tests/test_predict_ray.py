@@ -1,4 +1,4 @@
-"""Pictures through Ray: a row for each, whatever is broken or killed meanwhile.
+"""Reading pictures with Ray: one row each, despite broken files and killed processes.
 
 Skipped where Ray is not installed: `pip install -e '.[ray]'`, then
 `python -m pytest tests/test_predict_ray.py`.
@@ -42,7 +42,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 def end(driver: subprocess.Popen[bytes]) -> None:
-    """Kills the driver; its cluster, which shares its fate, must end as well."""
+    """Kills the driver; its cluster must end too."""
     cluster = set(below(driver.pid))
     driver.kill()
     driver.wait()
@@ -53,7 +53,7 @@ def end(driver: subprocess.Popen[bytes]) -> None:
 
 
 def below(pid: int) -> dict[int, str]:
-    """The processes that a process has started, and those that these have, with their titles."""
+    """The descendants of a process, with their titles."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
     rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
     found = {
@@ -89,7 +89,9 @@ def pictures(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_picture_is_one_row_whatever_is_killed(pictures: Path, tmp_path: Path) -> None:
+def test_every_picture_becomes_one_row_despite_killed_processes(
+    pictures: Path, tmp_path: Path
+) -> None:
     answers = tmp_path / "answers"
     arguments = (pictures, answers, "--one-digit", "--model", "nano", "--batch-size", 10)
     first = start(*arguments, "--workers", 1)

@@ -49,7 +49,7 @@ STROKES = {
 def write(
     text: str, gap: int = 34, paper: int = 235, ink: int = 40, scale: float = 1.0
 ) -> Image.Image:
-    """Rows of digits 100 pixels high."""
+    """Draws lines of digits that are 100 pixels high."""
     rows = text.split("\n")
     width = max(map(len, rows)) * (60 + gap) + 100
     picture = Image.new("L", (width, 180 * len(rows) + 60), paper)
@@ -68,13 +68,13 @@ def base() -> Classifier:
     return kd.load(ROOT / "saved_models" / "base" / "model.onnx")
 
 
-def test_rows_are_read_with_their_boxes_in_reading_order(base: Classifier) -> None:
+def test_lines_are_read_with_their_boxes_in_reading_order(base: Classifier) -> None:
     reading = kd.read(write("2013\n47"), base)
     assert reading.text == "2013\n47"
     assert [digit.label for digit in reading.digits] == list("201347")
     assert reading.confidence == pytest.approx(np.prod([d.confidence for d in reading.digits]))
     last = reading.digits[-1]
-    # A pen of 9 pixels goes around the strokes.
+    # Boxes include the pen of 9 pixels.
     assert last.box == pytest.approx((56 + 94, 66 + 180, 69, 109), abs=8)
     assert last.alternatives[0][1] <= last.confidence
     assert last.image.shape == (28, 28)
@@ -131,7 +131,7 @@ def test_a_photo_with_a_shadow_and_a_blackboard_are_read() -> None:
     assert kd.read(1 - pixels).text == "4032"
 
 
-def test_paper_that_is_lit_in_the_middle_alone_is_not_taken_for_ink() -> None:
+def test_paper_lit_only_in_the_middle_is_not_ink() -> None:
     pixels = np.asarray(write("4032")) / 255
     y, x = (np.linspace(-1, 1, side) for side in pixels.shape)
     lamp = np.add.outer(y**2, x**2) < 0.64

@@ -53,7 +53,7 @@ def run(command: list[str], folder: Path) -> str:
     return child.stdout
 
 
-def test_the_front_pages_python_runs_as_it_stands(checkout: Path) -> None:
+def test_the_front_pages_python_runs(checkout: Path) -> None:
     text = (ROOT / "README.md").read_text()
     block, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     printed = run([sys.executable, "-c", block], checkout)
@@ -61,7 +61,7 @@ def test_the_front_pages_python_runs_as_it_stands(checkout: Path) -> None:
     assert (checkout / "exports" / "tour" / "digitnet" / "1" / "saved_model.pb").is_file()
 
 
-def test_the_front_pages_commands_run_as_they_stand(checkout: Path) -> None:
+def test_the_front_pages_commands_run(checkout: Path) -> None:
     section = (ROOT / "README.md").read_text().partition("## Command line\n")[2]
     commands = re.findall(r"^    (keras-digitnet .*)$", section.partition("\n## ")[0], re.M)
     assert len(commands) == 5

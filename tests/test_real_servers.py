@@ -163,11 +163,11 @@ def reads(address: str) -> None:
 
 @pytest.mark.parametrize("model", ["digitnet", "digitnet/versions/1", "unbatched"])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
-def test_triton_gives_what_the_file_gives(
+def test_triton_gives_the_answers_of_the_file(
     model: str, binary: bool, triton: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offered = open_inference.speaks_binary
-    monkeypatch.setattr(open_inference, "speaks_binary", lambda s: offered(s) and binary)
+    offered = open_inference.supports_binary
+    monkeypatch.setattr(open_inference, "supports_binary", lambda s: offered(s) and binary)
     assert offered(transport.Server(f"{triton}/v2/models/{model}"))
     agrees(f"{triton}/v2/models/{model}", digits)
 
@@ -176,7 +176,7 @@ def test_triton_reads_pages(triton: str) -> None:
     reads(f"{triton}/v2/models/reader")
 
 
-def test_what_triton_refuses_is_one_message(triton: str) -> None:
+def test_an_error_of_triton_is_one_message(triton: str) -> None:
     with pytest.raises(DigitNetError, match="unknown model: 'numbernet' is not found"):
         load(f"{triton}/v2/models/numbernet")
     with pytest.raises(DigitNetError, match="version 7"):
@@ -185,9 +185,9 @@ def test_what_triton_refuses_is_one_message(triton: str) -> None:
         load(f"{triton}/v2/models/digitnet").predict(np.zeros((300, 28, 28), np.uint8), 300)
 
 
-def test_mlserver_gives_what_the_file_gives(mlserver: str, digits: Dataset) -> None:
+def test_mlserver_gives_the_answers_of_the_file(mlserver: str, digits: Dataset) -> None:
     address = f"{mlserver}/v2/models/digitnet"
-    assert not open_inference.speaks_binary(transport.Server(address))
+    assert not open_inference.supports_binary(transport.Server(address))
     agrees(address, digits)
     reads(f"{mlserver}/v2/models/reader")
     with pytest.raises(DigitNetError, match="Model numbernet not found"):

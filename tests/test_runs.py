@@ -102,7 +102,7 @@ def test_a_damaged_run_is_named_and_hides_no_other(
     assert "damaged" in caplog.text
 
 
-def test_a_folder_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_message(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == []
     with pytest.raises(DigitNetError, match="expected a folder with runs; received: no such"):
         list_runs(tmp_path / "gone")
@@ -116,7 +116,7 @@ def test_a_folder_that_is_not_there_is_one_message(tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_run(digits: Dataset, tmp_path: Path) -> Path:
-    """Writes a run on a data set of its own, without training."""
+    """Writes a run with its own data set, without training."""
     data = tmp_path / "mine.npz"
     arrays = {
         "x_train": digits.train.images[:100, ..., 0],
@@ -151,7 +151,7 @@ def test_images_that_have_changed_cause_a_warning(
     assert "mine.npz has changed since training" in caplog.text
 
 
-def test_images_that_are_gone_are_named(own_run: Path) -> None:
+def test_missing_images_are_named(own_run: Path) -> None:
     (own_run.parent / "mine.npz").unlink()
     with pytest.raises(DigitNetError, match=r"run: expected the images that it was trained on; .*"):
         load_own_dataset([str(own_run)])
@@ -162,12 +162,12 @@ def test_models_of_several_data_sets_need_one_to_be_named(own_run: Path, trained
         load_own_dataset([str(own_run), str(trained)])
 
 
-def test_a_preset_and_a_model_without_a_config_have_none_of_their_own(
+def test_a_preset_and_a_model_without_a_config_have_no_data_set(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_DIGITNET_DATA", "/nowhere")
     (tmp_path / "bare").mkdir()
     shutil.copy(trained / "model.keras", tmp_path / "bare")
     for model in ("base", str(tmp_path / "bare" / "model.keras")):
-        with pytest.raises(DigitNetError, match="KERAS_DIGITNET_DATA"):  # which `auto` looks at
+        with pytest.raises(DigitNetError, match="KERAS_DIGITNET_DATA"):  # used by `auto`
             load_own_dataset([model])

@@ -97,7 +97,7 @@ def test_a_keras_file_of_another_network(model_path: Path, corrupt: Callable[[Pa
     refused(model_path, "expected .*received: ")
 
 
-# The exported forms
+# Exported formats
 
 
 def an_onnx(path: Path, shape: list[int | str], dtype: int, outputs: int = 10) -> None:
@@ -144,7 +144,7 @@ def test_a_truncated_file(exported: Path, tmp_path: Path, name: str, share: floa
     content = (exported / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(share * len(content))])
     shutil.copy(exported / "model.bin", tmp_path)
-    # What is wrong, not the place in somebody's source that says so.
+    # The reason, not a location in a library's source.
     refused(tmp_path / name, r"expected .*received: (?!Exception from)\S")
 
 
@@ -154,7 +154,7 @@ def test_a_text_file_of_that_name(tmp_path: Path, name: str) -> None:
     refused(tmp_path / name, "expected .*received: ")
 
 
-def test_weights_that_are_gone(exported: Path, tmp_path: Path) -> None:
+def test_missing_weights(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "model.xml", tmp_path)
     refused(tmp_path / "model.xml", "expected its weights beside it, in model.bin")
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_compute_is_one_message(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("Constant", [], ["fives"], value_ints=[-1, 5 * 784]),
-        helper.make_node("Reshape", ["x", "fives"], ["rows"]),  # which five images have, or ten
+        helper.make_node("Reshape", ["x", "fives"], ["rows"]),  # works for multiples of five images
         helper.make_node("Constant", [], ["zero"], value_ints=[0]),
         helper.make_node("Constant", [], ["end"], value_ints=[784]),
         helper.make_node("Constant", [], ["axis"], value_ints=[1]),

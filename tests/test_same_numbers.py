@@ -46,14 +46,14 @@ def images(digits: Dataset, given_mnist: str | None) -> np.ndarray:
         for name in CLASSIFIERS
     ],
 )
-def test_every_form_of_a_preset_gives_the_same_labels(
+def test_every_format_of_a_preset_gives_the_same_labels(
     preset: str, images: np.ndarray, tmp_path: Path, backend: str
 ) -> None:
     """All backends are compared with the same file; exports need TensorFlow only."""
     expected = load(preset_dir(preset) / "model.onnx").predict(images).labels
     forms = [preset_dir(preset) / "model.keras"]
     if backend == "tensorflow":
-        shutil.copy(forms[0], tmp_path)  # alone: compared on the few bundled digits when exported
+        shutil.copy(forms[0], tmp_path)  # without a config, exports are compared on bundled digits
         exported = export_model(tmp_path, tmp_path / "exported", ["all"])
         forms += [artifact.path for artifact in exported]
     for form in forms:

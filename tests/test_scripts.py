@@ -65,17 +65,15 @@ def test_without_a_python_there_is_one_clear_line(
     assert answer.stderr.count("\n") == 1
 
 
-def test_the_newest_python_that_works_makes_the_environment_once(
-    tmp_path: Path, bash: Bash
-) -> None:
+def test_the_newest_working_python_creates_the_environment_once(tmp_path: Path, bash: Bash) -> None:
     put_python(tmp_path, "python3.13", "exit 127")  # a stub, as version managers leave them
     put_python(tmp_path, "python3", f'exec {sys.executable} "$@"')
-    # pip itself is what is installed: it is there already, so nothing is downloaded.
+    # Installs pip, which exists already, so nothing is downloaded.
     program = "source checkout/scripts/venv.sh pip; $python -c 'import sys; print(sys.prefix)'"
     first = bash(program)
     assert first.returncode == 0, first.stderr
     assert first.stdout.strip() == str(tmp_path / "checkout" / ".venv")
-    assert [line.split()[0] for line in first.stderr.splitlines()] == ["Making", "Installing"]
+    assert [line.split()[0] for line in first.stderr.splitlines()] == ["Creating", "Installing"]
     second = bash(program)
     assert (second.stdout, second.stderr) == (first.stdout, "")
 
@@ -94,7 +92,7 @@ END
 """
 
 
-def test_installing_shows_each_package_that_is_fetched(tmp_path: Path, bash: Bash) -> None:
+def test_installing_shows_each_downloaded_package(tmp_path: Path, bash: Bash) -> None:
     put_environment(tmp_path, pip=PIP.replace("cat", str(shutil.which("cat"))))
     assert bash("source checkout/scripts/venv.sh").stderr.splitlines() == [
         "Installing keras_digitnet into .venv (once; a few minutes) ...",
@@ -104,7 +102,7 @@ def test_installing_shows_each_package_that_is_fetched(tmp_path: Path, bash: Bas
     ]
 
 
-def test_what_could_not_be_installed_is_tried_again(tmp_path: Path, bash: Bash) -> None:
+def test_a_failed_installation_is_retried(tmp_path: Path, bash: Bash) -> None:
     put_environment(tmp_path, pip="echo 'ERROR: no network' >&2; exit 1;")
     for _ in range(2):
         answer = bash("source checkout/scripts/venv.sh")

@@ -42,7 +42,7 @@ def post(url: str, request: Any) -> Any:
 
 
 @pytest.mark.parametrize("ending", ["", "/", ":predict", "/versions/1"])
-def test_the_client_gives_what_the_file_gives(
+def test_the_client_gives_the_answers_of_the_file(
     address: str, exported: Path, digits: Dataset, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(30))
@@ -54,7 +54,7 @@ def test_the_client_gives_what_the_file_gives(
     assert load(address).predict(images[:0]).probabilities.shape == (0, 10)
 
 
-def test_pictures_go_in_as_bytes(address: str, digits: Dataset) -> None:
+def test_pictures_are_accepted_as_bytes(address: str, digits: Dataset) -> None:
     """The README's request, also with a picture of another size and kind."""
     image = digits.test.images[3, ..., 0]
     contents = []
@@ -260,8 +260,8 @@ def test_a_server_that_sends_slowly_does_not_block_the_client(
         done.set()
 
 
-def test_too_long_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_MOST_BYTES", 1000)
+def test_an_answer_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_MAX_BYTES", 1000)
     with (
         http_server(lambda *_: (200, b"x" * 2000)) as server,
         pytest.raises(DigitNetError, match="expected at most 1,000 bytes"),

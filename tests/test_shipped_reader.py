@@ -15,7 +15,7 @@ sys.path.append(str(ROOT / "scripts"))
 from pages_without_digits import page_without_digits
 
 LINES = 80
-# What was measured of it: pages without a digit are its weakness.
+# Its measured accuracy; pages without digits are its weakness.
 LINES_RIGHT, PAGES_WRONG = 0.93, 0.32
 
 
@@ -23,17 +23,17 @@ def test_lines_of_test_digits_are_read(mnist: Dataset) -> None:
     random = np.random.default_rng(1)
     lines = [write_line(mnist.test, random) for _ in range(LINES)]
     right = [text_of(line.picture) == "".join(map(str, line.labels)) for line in lines]
-    # Three standard errors of so many lines below it.
+    # At most three standard errors below the measured accuracy.
     assert np.mean(right) > LINES_RIGHT - 3 * np.sqrt(LINES_RIGHT * (1 - LINES_RIGHT) / LINES)
 
 
-def test_nothing_is_read_where_no_digit_is() -> None:
+def test_nothing_is_read_on_pages_without_digits() -> None:
     pages = [page_without_digits(np.random.default_rng([2, index])) for index in range(LINES)]
     wrong = np.mean([text_of(page) != "" for page in pages])
     assert wrong < PAGES_WRONG + 3 * np.sqrt(PAGES_WRONG * (1 - PAGES_WRONG) / LINES)
 
 
-def test_single_digits_in_any_place_and_size_are_found(digits: Dataset) -> None:
+def test_single_digits_of_any_position_and_size_are_found(digits: Dataset) -> None:
     """Bundled digits, large and small, off-centre, on light and dark paper."""
     random = np.random.default_rng(0)
     right = []
@@ -47,7 +47,7 @@ def test_single_digits_in_any_place_and_size_are_found(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (20, 3000), (3000, 20), (1, 1)])
-def test_odd_pictures_get_an_answer_or_one_line(shape: tuple[int, int]) -> None:
+def test_unusual_pictures_get_an_answer_or_one_line(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, shape, "uint8")
     for picture in (noise, np.zeros(shape, np.uint8)):
         try:

@@ -21,7 +21,7 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 @pytest.mark.parametrize("config", [TINY, CLASSIFIERS["base"].model])
-def test_direct_torch_computes_what_ours_does(
+def test_direct_torch_computes_the_same_as_our_network(
     config: ModelConfig, speed: Callable[[str], Any]
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -51,12 +51,12 @@ def test_the_overhead_is_a_tiny_networks_step(callbacks: str, speed: Callable[[s
     assert 0 < milliseconds < math.inf
 
 
-def test_a_backend_that_lost_more_than_a_third_ends_the_check(
+def test_a_backend_that_lost_more_than_a_third_fails_the_check(
     speed: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     benchmark = speed("benchmark")
     before = {"torch, direct": {"rate": 1000.0}, "jax, none": {"rate": 500.0}}
-    # Half as fast a machine, and no slower beside the direct net.
+    # A machine half as fast, with the same speed relative to direct torch.
     benchmark.require_no_regression(
         before, {name: {"rate": before[name]["rate"] / 2} for name in before}
     )
@@ -65,7 +65,7 @@ def test_a_backend_that_lost_more_than_a_third_ends_the_check(
     assert "jax, none: expected about 0.50" in capsys.readouterr().err
 
 
-def test_a_measurement_is_kept_until_what_it_measures_changes(
+def test_a_measurement_is_stored_until_its_settings_change(
     speed: Callable[[str], Any], tmp_path: Path
 ) -> None:
     processes = speed("speed_processes")
@@ -73,6 +73,6 @@ def test_a_measurement_is_kept_until_what_it_measures_changes(
     what = processes.Measurement("speed_answers.growth", settings)
     found = processes.measured("growth", what, tmp_path)
     assert found["seconds"] > 0
-    assert processes.kept("growth", what, tmp_path) == found
+    assert processes.stored("growth", what, tmp_path) == found
     changed = processes.Measurement("speed_answers.growth", {**settings, "images": 2000})
-    assert processes.kept("growth", changed, tmp_path) is None
+    assert processes.stored("growth", changed, tmp_path) is None

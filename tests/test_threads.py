@@ -17,7 +17,7 @@ import keras_digitnet as kd
 from keras_digitnet.data import Dataset
 
 EXPORTS = ("digitnet", "model.onnx", "model.tflite", "model_int8.tflite", "model.xml")
-# What computes in a fork of the process that loaded the model.
+# Formats that work in a fork of the process that loaded the model.
 FORKABLE = ("model.onnx", "model.tflite", "model.xml")
 
 
@@ -88,7 +88,7 @@ def test_loading_in_threads_loses_no_output(exported: Path, name: str) -> None:
     assert child.returncode == 0, child.stderr
     models, lines = map(int, child.stdout.split())
     assert models == 12
-    # Those written meanwhile come after it.
+    # Lines written in the meantime come after it.
     assert sorted(map(int, child.stderr.splitlines())) == list(range(lines))
 
 
@@ -124,7 +124,7 @@ for load in (lambda: model, lambda: kd.load(sys.argv[1], sys.argv[2] or None)):
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems that fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("name", FORKABLE)
 def test_a_fork_can_use_a_loaded_model(exported: Path, name: str) -> None:
     child = run(FORKING, exported / name, "")
@@ -132,8 +132,8 @@ def test_a_fork_can_use_a_loaded_model(exported: Path, name: str) -> None:
 
 
 @pytest.mark.backends
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems that fork")
-def test_a_fork_that_would_hang_says_so(backend: str) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_fork_that_would_hang_is_one_message(backend: str) -> None:
     child = run(FORKING, "nano", backend)
     assert len(child.stdout.splitlines()) == 2, child.stderr
     for line in child.stdout.splitlines():
@@ -144,7 +144,7 @@ def test_a_fork_that_would_hang_says_so(backend: str) -> None:
 
 
 @pytest.mark.parametrize("attempt", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_a_model_says_that_it_cannot_be_pickled(attempt: object) -> None:
+def test_pickling_a_model_is_one_message(attempt: object) -> None:
     assert callable(attempt)
     with pytest.raises(
         kd.DigitNetError, match=r"Load it in the worker, by name: kd\.load\('.*nano"

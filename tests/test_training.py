@@ -65,7 +65,7 @@ def test_the_schedule_warms_up_and_falls_to_zero() -> None:
     assert 0 < learning_rate_at(0.999, short) <= 0.1
 
 
-def test_an_epochs_order_follows_from_its_number(random_images: Callable[[int], Split]) -> None:
+def test_the_order_of_an_epoch_depends_on_its_number(random_images: Callable[[int], Split]) -> None:
     split = Split(random_images(100).images, np.arange(100))
 
     def epoch(first: int, skip: int = 0) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_an_epochs_order_follows_from_its_number(random_images: Callable[[int], 
 
 
 @pytest.mark.backends
-def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
+def test_fit_gets_the_batches_without_autotuning(
     random_images: Callable[[int], Split], backend: str
 ) -> None:
     split = random_images(100)
@@ -90,13 +90,13 @@ def test_fit_is_fed_these_batches_by_nothing_that_it_waits_for(
         for array, other in zip(batch, other_batch, strict=True):
             assert np.array_equal(keras.ops.convert_to_numpy(array), other)
     if backend == "tensorflow":
-        assert fed.options().autotune.enabled is False  # else it sleeps on after the last step
+        assert fed.options().autotune.enabled is False  # its thread would sleep after the last step
 
 
 @pytest.mark.parametrize(
     ("batch_size", "steps"), [(32, 10), (64, 5), (1000, 1)], ids=lambda value: str(value)
 )
-def test_an_epoch_is_so_many_images_whatever_the_batch(
+def test_the_images_per_epoch_do_not_depend_on_the_batch_size(
     trained: Train, monkeypatch: pytest.MonkeyPatch, batch_size: int, steps: int
 ) -> None:
     asked: list[int] = []
@@ -111,7 +111,7 @@ def test_an_epoch_is_so_many_images_whatever_the_batch(
     assert asked == [steps]
 
 
-def test_a_small_set_is_gone_through_until_the_steps_are_done(
+def test_a_small_data_set_is_repeated_within_an_epoch(
     random_images: Callable[[int], Split],
 ) -> None:
     split = Split(random_images(7).images, np.arange(7))
@@ -131,10 +131,10 @@ def test_only_kernels_decay(tiny_config: TrainConfig, few_digits: Dataset) -> No
 
 
 def test_the_schedule_reaches_every_step(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a rate of 0 nothing moves, decay included; an assignment that got lost would show."""
+    """A rate of 0 changes no weights, not even by decay, so a missing assignment is visible."""
 
     def weights_after(name: str, rates: dict[int, float]) -> Path:
-        """One epoch of ten steps; each has a rate of 0 but those that are named."""
+        """Trains one epoch of ten steps, with a rate of 0 except for those in `rates`."""
         monkeypatch.setattr(
             schedule, "learning_rate_at", lambda epoch, _: rates.get(int(epoch * 10), 0.0)
         )
@@ -151,7 +151,9 @@ def test_the_schedule_reaches_every_step(trained: Train, monkeypatch: pytest.Mon
 # A run
 
 
-def test_a_run_leaves_what_it_promises(trained: Train, backend: str, few_digits: Dataset) -> None:
+def test_a_run_writes_the_documented_files(
+    trained: Train, backend: str, few_digits: Dataset
+) -> None:
     run = trained()
     names = {path.name for path in run.folder.path.iterdir()}
     assert names == {
@@ -195,7 +197,7 @@ def test_the_file_holds_the_best_epoch_calibrated(trained: Train, few_digits: Da
     assert loss(logits) < before
 
 
-def test_the_test_images_stay_closed_on_request(
+def test_the_test_evaluation_can_be_skipped(
     trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[Split] = []
@@ -217,7 +219,7 @@ def test_early_stopping_keeps_the_best_weights(trained: Train, few_digits: Datas
     best = best_epoch(run.history)
     assert len(run.history) == best + 1
     assert run.validation.accuracy == pytest.approx(run.history[best - 1]["val_accuracy"])
-    # The file's loss is after calibration, and so no higher than the history's.
+    # Calibration makes the file's loss at most that of the history.
     assert run.validation.loss <= run.history[best - 1]["val_loss"] * (1 + 1e-3)
 
 
@@ -233,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
     )
     with pytest.raises(
         DigitNetError,
-        match=rf"nan in epoch {math.ceil(last_good + 0.05)}\. .* is kept: .*model\.keras",
+        match=rf"nan in epoch {math.ceil(last_good + 0.05)}\. .* is saved: .*model\.keras",
     ):
         trained()
     (model_path,) = (tmp_path / "runs").glob("*/model.keras")
@@ -247,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
 
 
 class Seen(keras.callbacks.Callback):
-    """Which epochs it was called for, and what it was told of them."""
+    """Records the epochs that it is called for, and their logs."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
@@ -261,7 +263,7 @@ class Seen(keras.callbacks.Callback):
         self.model.stop_training = epoch == self.stop_after
 
 
-def test_callbacks_of_the_callers_own_are_called_and_may_stop(
+def test_user_callbacks_are_called_and_may_stop_training(
     tiny_config: TrainConfig, few_digits: Dataset, tmp_path: Path
 ) -> None:
     plain = train(tiny_config, few_digits, out_dir=tmp_path, verbose=0)
@@ -274,7 +276,7 @@ def test_callbacks_of_the_callers_own_are_called_and_may_stop(
     assert stopped.metrics["epochs"] == 2
 
 
-def test_a_resumed_run_takes_callbacks_too(
+def test_a_resumed_run_accepts_callbacks(
     trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def crash(self: object, epoch: int, logs: object = None) -> None:
@@ -291,7 +293,7 @@ def test_a_resumed_run_takes_callbacks_too(
 
 
 @pytest.mark.parametrize("callbacks", [[print], "x", keras.callbacks.Callback()])
-def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_made(
+def test_invalid_callbacks_are_refused_before_anything_is_written(
     tiny_config: TrainConfig, tmp_path: Path, callbacks: Any
 ) -> None:
     with pytest.raises(DigitNetError, match="callbacks: expected a list of Keras callbacks"):
@@ -299,7 +301,7 @@ def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_readmes_callbacks_work_as_they_stand(tmp_path: Path) -> None:
+def test_the_readmes_callbacks_work(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (block,) = (block for block in blocks if "callbacks=" in block)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -321,7 +323,7 @@ class CrashError(Exception):
 
 
 @pytest.mark.parametrize("patience", [5, 1], ids=["all epochs done", "stopped early"])
-def test_a_run_that_died_after_its_last_epoch_is_only_finished(
+def test_a_run_that_crashed_after_its_last_epoch_is_only_completed(
     trained: Train,
     few_digits: Dataset,
     monkeypatch: pytest.MonkeyPatch,
@@ -343,7 +345,7 @@ def test_a_run_that_died_after_its_last_epoch_is_only_finished(
     assert same_weights(resumed.model_path, whole.model_path)
 
 
-def test_only_the_runs_own_images_resume_it(
+def test_a_run_resumes_only_with_its_data_set(
     trained: Train,
     digits: Dataset,
     few_digits: Dataset,
@@ -354,9 +356,9 @@ def test_only_the_runs_own_images_resume_it(
     with pytest.raises(DigitNetError, match="expected an unfinished run; this one is finished"):
         resume(run.folder.path, few_digits)
     run.folder.metrics_path.unlink()
-    with pytest.raises(DigitNetError, match=r"expected the run's own images \(digits\)"):
+    with pytest.raises(DigitNetError, match=r"expected the run's data set, digits"):
         resume(run.folder.path, digits)
     config = json.loads(run.folder.config_path.read_text())
     run.folder.config_path.write_text(json.dumps(config | {"backend": "abacus"}))
-    with pytest.raises(DigitNetError, match="expected the run's own backend, abacus"):
+    with pytest.raises(DigitNetError, match="expected the run's backend, abacus"):
         resume(run.folder.path, few_digits)

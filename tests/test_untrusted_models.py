@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY
 from test_runtimes import refused, rewrite
 
-from keras_digitnet.artifacts import MOST_UNPACKED
+from keras_digitnet.artifacts import MAX_UNPACKED
 from keras_digitnet.networks.classifier import build_model
 
 
@@ -44,7 +44,7 @@ def test_a_lambda_layer_is_not_executed(model_path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.backends
-def test_a_class_from_elsewhere_is_not_imported(
+def test_a_foreign_class_is_not_imported(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "evil.py").write_text("import keras\nclass Evil(keras.layers.Layer): pass\n")
@@ -66,20 +66,20 @@ def a_large_member(path: Path) -> None:
         zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
         archive.open("assets/zeros", "w") as member,
     ):
-        for _ in range((MOST_UNPACKED >> 20) + 1):
+        for _ in range((MAX_UNPACKED >> 20) + 1):
             member.write(bytes(1 << 20))
 
 
 def a_large_array(path: Path) -> None:
     weights = path.with_name("weights.h5")
     with h5py.File(weights, "w") as file:
-        file.create_dataset("zeros", (MOST_UNPACKED // 4 + 1,), "float32", compression="gzip")
+        file.create_dataset("zeros", (MAX_UNPACKED // 4 + 1,), "float32", compression="gzip")
     rewrite(path, "model.weights.h5", weights.read_bytes())
 
 
 def a_large_config(path: Path) -> None:
     """Each pair of brackets is parsed to an object of 20 times its size."""
-    nothing = ",[]" * (MOST_UNPACKED // 60)
+    nothing = ",[]" * (MAX_UNPACKED // 60)
     rewrite(path, "config.json", (config_of(path)[:-1] + f', "x": [[]{nothing}]}}').encode())
 
 

@@ -23,13 +23,13 @@ def verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
     return run
 
 
-def test_it_keeps_finished_seeds_and_resumes(
+def test_finished_seeds_are_kept_and_training_resumes(
     verify: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(1)
     path = tmp_path / "nano-0.json"
     result = read_json(path)
-    write_json(path, {**result, "accuracy": 0.4321})  # to be told from one that is trained again
+    write_json(path, {**result, "accuracy": 0.4321})  # marks the stored result
     capsys.readouterr()
     verify(2)
     assert "43.21," in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_it_keeps_finished_seeds_and_resumes(
     ensemble = read_json(tmp_path / "nano-ensemble.json")
     assert [member["seed"] for member in ensemble["members"]] == [0, 1]
 
-    # Another recipe's result is no result; the run that is there already is looked up.
+    # The result of another recipe is not used; the existing run is.
     stale = {**result["train"], "weight_decay": 0.9}
     write_json(path, {**result, "accuracy": 0.4321, "train": stale})
     verify(1)

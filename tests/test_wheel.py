@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_holds_the_package_and_the_models_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_package_and_the_models(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         sizes = [member.file_size for member in archive.infolist()]
@@ -52,14 +52,16 @@ def test_it_holds_the_package_and_the_models_and_nothing_else(wheel: Path) -> No
     assert max(sizes) < 3_000_000
 
 
-def test_it_predicts_in_a_fresh_environment(wheel: Path, tmp_path: Path, digits: Dataset) -> None:
+def test_the_wheel_predicts_in_a_fresh_environment(
+    wheel: Path, tmp_path: Path, digits: Dataset
+) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     site_packages = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
     install = [*pip, "install", "--quiet", "--no-index", "--no-deps", wheel]
     subprocess.run(install, check=True, capture_output=True)
-    # The dependencies are lent by the environment of the tests; its own copy of us is not.
+    # Uses the dependencies of the tests' environment, but not its copy of the package.
     (site_packages / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     for index in range(3):
         Image.fromarray(digits.test.images[index, ..., 0]).save(tmp_path / f"{index}.png")

@@ -51,7 +51,7 @@ class StopAfter(keras.callbacks.Callback):
 def losses(
     folder: Path, data: object, devices: str, epochs: int, stop_after: int, preset: str
 ) -> Any:
-    """`loss` and `val_loss` of each epoch; goes on with the run in the folder, if there is one."""
+    """`loss` and `val_loss` of each epoch; resumes the run in the folder, if there is one."""
     options: Any = {"verbose": 0, "callbacks": [StopAfter(stop_after)], "devices": devices}
     if begun := list(folder.glob("*/config.json")):
         run = training.resume(begun[0].parent, **options)

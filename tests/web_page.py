@@ -18,12 +18,12 @@ from typing import IO, Any
 
 from patience import patience
 
-MOST_SECONDS = 60  # for an answer; see patience.py
+MAX_SECONDS = 60  # for an answer; see patience.py
 
 
 @dataclass(frozen=True)
 class RunningPage:
-    """A page that is being served: its address, its process, and what that has said."""
+    """A served page: its address, its process and the log of its messages."""
 
     address: str
     process: int
@@ -37,16 +37,16 @@ class RunningPage:
 def started_page(
     port: int, stderr: IO[str] | int = subprocess.PIPE, model: str = "nano"
 ) -> Iterator[subprocess.Popen[str]]:
-    """The page's process, which has ended afterwards, whatever became of the test."""
+    """Starts the page's process, and ends it even if the test fails."""
     command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", model]
     with subprocess.Popen(
         [*command, "--port", str(port)],
         stderr=stderr,
         stdout=subprocess.PIPE,
         text=True,
-        # On what a preset runs on where nobody names a backend, which starts at once.
+        # Without KERAS_BACKEND a preset runs in ONNX Runtime, which starts at once.
         env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
-        # Tests that a shell runs in the background ignore Ctrl-C, and so would their children.
+        # A shell that runs the tests in the background makes their children ignore Ctrl-C too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as server:
         try:
@@ -57,7 +57,7 @@ def started_page(
 
 @contextlib.contextmanager
 def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPage]:
-    """A page that answers; Ctrl-C must end it in so many seconds, and it has said nothing else."""
+    """Serves a page; Ctrl-C must end it in time, and it must print nothing else."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
@@ -66,7 +66,7 @@ def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPag
         started_page(port, stderr, model) as server,
     ):
         page = RunningPage(f"http://127.0.0.1:{port}", server.pid, Path(stderr.name))
-        deadline = time.monotonic() + patience(MOST_SECONDS)
+        deadline = time.monotonic() + patience(MAX_SECONDS)
         while not page.said() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         serving = [f"Reading digits at {page.address}; Ctrl-C ends it."]
@@ -78,7 +78,7 @@ def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPag
 
 
 def form_of(*pictures: bytes, name: str = "a.png") -> tuple[bytes, str]:
-    """A form with pictures in it, and its content type."""
+    """A form with pictures, and its content type."""
     disposition = f'Content-Disposition: form-data; name="picture"; filename="{name}"'.encode()
     parts = [b"--x\r\n" + disposition + b"\r\n\r\n" + each + b"\r\n" for each in pictures]
     return b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x"
@@ -90,14 +90,14 @@ def post(
     """The status, JSON and headers of the answer; the content type is what curl sends."""
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=patience(MOST_SECONDS)) as response:
+        with urllib.request.urlopen(request, timeout=patience(MAX_SECONDS)) as response:
             return response.status, json.load(response), dict(response.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), dict(error.headers)
 
 
 def ask(address: str, path: Path) -> str:
-    """The text of a picture, asked for as the README shows it."""
+    """The text of a picture, by the request in the README."""
     status, answer, _ = post(f"{address}/read", *form_of(path.read_bytes()))
     assert status == 200, answer
     return str(answer["text"])

@@ -1,4 +1,4 @@
-"""The command `keras-digitnet`: parse, check what costs nothing to check, call, print."""
+"""The command `keras-digitnet`: parse, check what is cheap to check, call, print."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from keras_digitnet.cli.options import (
     BackendOption,
     JsonOption,
     ModelBackendOption,
-    NamingOption,
+    ModelOption,
     QuietOption,
     folder_option,
     one_of,
@@ -33,10 +33,10 @@ from keras_digitnet.jax_process import compiled_programs, keep_compiled_programs
 
 
 class _Commands(TyperGroup):
-    """Turns what a user can fix into one line and an exit code."""
+    """Reports user-fixable errors as one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        if threading.current_thread() is threading.main_thread():  # others may not
+        if threading.current_thread() is threading.main_thread():  # other threads cannot
             signal.signal(signal.SIGTERM, _on_terminate)
         try:
             return super().invoke(ctx)
@@ -51,7 +51,7 @@ class _Commands(TyperGroup):
 
 
 def _on_terminate(number: int, frame: object) -> None:
-    """SIGTERM is Ctrl-C with another exit code."""
+    """Handles SIGTERM like Ctrl-C, with another exit code."""
     raise Interrupted("Terminated.", number)
 
 
@@ -69,21 +69,25 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# Those whose answer is what they print.
-_ANSWERING = ("evaluate", "predict", "read", "presets", "info", "runs")
+# Commands that write their result to stdout only.
+_PRINTING = ("evaluate", "predict", "read", "presets", "info", "runs")
 
 
 def _open_streams(command: str | None) -> None:
-    """Lets everything print where stdout or stderr is closed, unless the answer would be lost."""
+    """Replaces a closed stdout or stderr by the null device.
+
+    Raises:
+        DigitNetError: stdout is closed, and the command's result would be lost.
+    """
     open_standard_descriptors()
     without_stdout = not has_stdout()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             null = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
             setattr(sys, name, null)
-    if without_stdout and command in _ANSWERING:
+    if without_stdout and command in _PRINTING:
         raise DigitNetError(
-            f"stdout: expected it to be open, for what {command} answers; it is closed."
+            f"stdout: expected an open stream for the output of {command}; received: a closed one."
         )
 
 
@@ -97,7 +101,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Trains and uses DigitNet, a small and accurate reader of handwritten digits."""
+    """Train and use DigitNet, a small and accurate reader of handwritten digits."""
     _open_streams(context.invoked_subcommand)
     keep_compiled_programs()
 
@@ -108,17 +112,17 @@ for command in (train, evaluate, predict, read):
 
 @app.command()
 def demo(
-    model: NamingOption = None,
+    model: ModelOption = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen at; 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen at.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve a web page that reads what one draws, and numbers in photos.
+    """Serve a web page that reads drawn digits and numbers in photos.
 
-    It works without a network, and ends with Ctrl-C.
+    Works without a network; stop it with Ctrl-C.
 
     Example: keras-digitnet demo --model small
     """
@@ -147,23 +151,21 @@ def export(
         one_of(
             (*EXPORT_FORMATS, "all"),
             "--format",
-            help="What to write; all is each of them but litert_int8, which rounds to eight bits.",
+            help="The format; all means all but litert_int8, which is quantized to eight bits.",
         ),
     ] = "saved_model",
     quantize: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
         Path | None,
-        folder_option(
-            "Where the files go.", show_default="exports/ and the name of the preset or run"
-        ),
+        folder_option("Output folder.", show_default="exports/ and the name of the preset or run"),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model for TF Serving, ONNX Runtime, LiteRT or OpenVINO.
 
-    Each file is loaded again and compared with the Keras model; one that does
-    fails this verification is deleted.
+    Each file is loaded again and compared with the Keras model; files that
+    fail this verification are deleted.
 
     Example: keras-digitnet export base --format all
     """
@@ -177,7 +179,7 @@ def export(
         find_keras_file(model)
         require_folder(out_dir)
         require_tensorflow("export")
-        select_backend("tensorflow")  # whatever KERAS_BACKEND says: only TensorFlow writes them
+        select_backend("tensorflow")  # overrides KERAS_BACKEND: only TensorFlow can export
         from keras_digitnet.export import export_model
 
         artifacts = export_model(model, out_dir, formats)
@@ -232,9 +234,9 @@ def presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
-    """Show versions, the backend, its devices, and on a Mac the state of the Metal plugin.
+    """Show versions, the backend, its devices, and the Metal plugin's state on a Mac.
 
-    Ends with 2 if a backend that was named cannot be used.
+    Exits with 2 if the requested backend cannot be used.
     """
     from keras_digitnet import environment
 
@@ -246,9 +248,9 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         found["backend"] = environment.select_backend(backend)
         found["devices"] = environment.devices(found["backend"])
         if found["backend"] == "jax":
-            found["compiled programs"] = compiled_programs() or "none are kept"
+            found["compiled programs"] = compiled_programs() or "not cached"
     except DigitNetError as error:
-        problem = error  # shown last: the versions are what explains it
+        problem = error  # shown last, after the versions that explain it
     named = backend or environment.NAMED_BACKEND
     if problem and not named:
         found["problem"] = str(problem)
@@ -266,7 +268,7 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
 
 
 def _name_of(model: str) -> str:
-    """A preset's name, a run's folder, or that of the file that is not just `model`."""
+    """The name of a preset, folder or file; for `model.keras`, of the folder that holds it."""
     path = Path(model).resolve()
     if model in PRESETS or path.is_dir():
         return path.name

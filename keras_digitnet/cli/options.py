@@ -1,4 +1,4 @@
-"""The options and arguments that several commands share."""
+"""Options and arguments shared by several commands."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -8,20 +8,20 @@ import typer
 from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import BACKENDS
 
-WHERE = (
+MODEL_HELP = (
     f"{'|'.join(PRESETS)}, the folder of a run or of exports, a .keras, .onnx, .tflite or "
     "OpenVINO .xml file, the folder of a SavedModel, or the address of a served model "
-    "(http://localhost:8501/v1/models/digitnet, or /v2/models/digitnet of Triton and its like)."
+    "(http://localhost:8501/v1/models/digitnet, or /v2/models/digitnet on Triton and the like)."
 )
 _DATA = (
     "auto, mnist, digits, fashion_mnist, a .npz file in Keras's layout, a .csv or .parquet file, "
-    "or a folder of such files, of IDX files, or with a folder of images for each class. auto "
-    "takes what KERAS_DIGITNET_DATA names, else MNIST, else scikit-learn's bundled digits."
+    "or a folder of such files, of IDX files, or with one subfolder of images per class. auto "
+    "uses KERAS_DIGITNET_DATA if set, else MNIST, else scikit-learn's bundled digits."
 )
 
 
 def one_of(names: Sequence[str], *flags: str, **settings: Any) -> Any:
-    """An option whose value is one of some names, with shell completion.
+    """An option whose value is one of several names, with shell completion.
 
     Args:
         names: The valid values.
@@ -37,24 +37,24 @@ DataOption = Annotated[str, typer.Option(metavar="NAME|PATH", help=_DATA)]
 TestDataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="NAME|PATH", help=_DATA, show_default="the run's own; a preset's is auto"
+        "--data", metavar="NAME|PATH", help=_DATA, show_default="the run's; auto for a preset"
     ),
 ]
-NamingOption = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        metavar="WHERE",
-        help=f"The model that classifies the digits: {WHERE}",
+        metavar="MODEL",
+        help=f"The model that classifies the digits: {MODEL_HELP}",
         show_default="the reader and base together",
     ),
 ]
-FindingOption = Annotated[
+ReaderOption = Annotated[
     str | None,
     typer.Option(
         "--reader",
-        metavar="WHERE",
-        help="The reader that finds the digits for a classifier, given like a model.",
+        metavar="MODEL",
+        help="The reader that finds the digits for a classifier; same values as --model.",
         show_default="reader, for models of the ten digits",
     ),
 ]
@@ -69,8 +69,8 @@ JobsOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="Pictures that are read at the same time.",
-        show_default="the processors that it may use",
+        help="Number of pictures to read in parallel.",
+        show_default="the number of usable processors",
     ),
 ]
 BackendOption = Annotated[
@@ -78,8 +78,8 @@ BackendOption = Annotated[
     one_of(
         BACKENDS,
         "--backend",
-        help="The Keras backend. The default is KERAS_BACKEND, else that of keras.json, else "
-        "TensorFlow.",
+        help="The Keras backend. The default is KERAS_BACKEND, else the backend in keras.json, "
+        "else TensorFlow.",
         show_default=False,
     ),
 ]
@@ -89,8 +89,8 @@ ModelBackendOption = Annotated[
         BACKENDS,
         "--backend",
         help="The Keras backend, for presets and .keras files. The default is KERAS_BACKEND; "
-        "without it, presets run in ONNX Runtime, and .keras files on the backend of keras.json "
-        "or else TensorFlow.",
+        "without it, presets run in ONNX Runtime, and .keras files on the backend in keras.json, "
+        "else TensorFlow.",
         show_default=False,
     ),
 ]

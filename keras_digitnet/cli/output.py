@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def messages(quiet: bool, as_json: bool) -> Iterator[None]:
-    """Sends log messages to stderr, and with `as_json` everything else that is printed too."""
+    """Sends log messages to stderr and, with `as_json`, all other prints too."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("keras_digitnet").setLevel(logging.WARNING if quiet else logging.INFO)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -42,7 +42,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def with_progress(pictures: Sequence[T], quiet: bool) -> Iterable[T]:
-    """The pictures, with a progress bar on stderr if stdout is not on the terminal too."""
+    """The pictures, with a progress bar on stderr unless stdout is on the terminal too."""
     if quiet or _is_terminal(sys.stdout) or not _is_terminal(sys.stderr):
         return pictures
     from rich.console import Console
@@ -67,8 +67,8 @@ def print_answers(
         answers: One per picture.
         line: Formats an answer without an error as a line of text.
         columns: The header of the CSV.
-        alone: Whether only one picture was named: its error is not printed to
-            stdout as if it were its text.
+        alone: Whether a single picture was named; then its error is printed to
+            stderr only, not in place of its text.
         as_json: Print a JSON array instead of lines.
         as_csv: Print CSV instead of lines.
 
@@ -143,10 +143,10 @@ def print_report(report: "Report | LinesReport", title: str) -> None:
 
     if isinstance(report, LinesReport):
         typer.echo(title)
-        typer.echo(f"lines read right   {report.accuracy:.2%}")
-        typer.echo(f"character errors   {report.character_error_rate:.2%}")
-        typer.echo(f"found, precision   {report.precision:.2%}")
-        typer.echo(f"found, recall      {report.recall:.2%}")
+        typer.echo(f"line accuracy         {report.accuracy:.2%}")
+        typer.echo(f"character error rate  {report.character_error_rate:.2%}")
+        typer.echo(f"detection precision   {report.precision:.2%}")
+        typer.echo(f"detection recall      {report.recall:.2%}")
         return
     errors = round((1 - report.accuracy) * report.n)
     rows = [

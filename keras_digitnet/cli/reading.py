@@ -1,4 +1,4 @@
-"""The commands that read pictures: `predict` one digit each, `read` numbers."""
+"""The commands that read pictures: `predict` for one digit each, `read` for numbers."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ import typer
 from keras_digitnet.artifacts import require_folder
 from keras_digitnet.cli.options import (
     CsvOption,
-    FindingOption,
     JobsOption,
     JsonOption,
     ModelBackendOption,
-    NamingOption,
+    ModelOption,
     PicturesArgument,
     QuietOption,
+    ReaderOption,
     folder_option,
 )
 from keras_digitnet.cli.output import messages, print_answers, with_progress
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 def predict(
     images: PicturesArgument,
-    model: NamingOption = None,
+    model: ModelOption = None,
     raw: Annotated[
         bool,
         typer.Option(
-            "--raw", help="The pictures are in MNIST's form: light on dark, 28x28, centred."
+            "--raw", help="The pictures are in MNIST's form already: light on dark, 28x28, centred."
         ),
     ] = False,
-    reader: FindingOption = None,
+    reader: ReaderOption = None,
     jobs: JobsOption = None,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
@@ -44,10 +44,10 @@ def predict(
 ) -> None:
     """Read pictures of one digit each: photos, scans, drawings.
 
-    The reader finds the digit, wherever it is; a picture in MNIST's form goes
-    straight to the classifier. Prints label, confidence and file, a line a
-    picture, or why it could not be read; then it ends with 1, or with 2 if none
-    could.
+    The reader finds the digit anywhere in the picture; a picture in MNIST's
+    form goes straight to the classifier. Prints one line per picture: label,
+    confidence and file, or an error. Exits with 1 if some pictures could not
+    be read, with 2 if none could.
 
     Example: keras-digitnet predict seven.png scans/
     """
@@ -55,37 +55,37 @@ def predict(
 
     if raw and model is None:
         model = "base"
-    pictures, jobs, team = _given(images, model, reader, jobs, backend, quiet, as_json, as_csv)
+    pictures, jobs, team = _prepared(images, model, reader, jobs, backend, quiet, as_json, as_csv)
     if team is None:
-        answers = _unreadable(FilePrediction, pictures)
+        answers = _errors_of_missing(FilePrediction, pictures)
     elif raw and team.classifier is None:
         shown = without_credentials(model)
         raise DigitNetError(f"--raw: expected a classifier; received: {shown}, a reader.")
     else:
         answers = predict_files(team, with_progress(pictures, quiet), raw, jobs=jobs)
     columns = ("label", "confidence", "file", "error")
-    alone = _is_alone(pictures, images)
+    alone = _is_single(pictures, images)
     print_answers(answers, FilePrediction.to_line, columns, alone, as_json, as_csv)
 
 
 def read(
     images: PicturesArgument,
-    model: NamingOption = None,
-    reader: FindingOption = None,
+    model: ModelOption = None,
+    reader: ReaderOption = None,
     min_confidence: Annotated[
-        float, typer.Option(help="A digit that is less probable is printed as ?.")
+        float, typer.Option(help="Digits with less confidence are printed as ?.")
     ] = 0.0,
     smallest: Annotated[
         float,
         typer.Option(
-            help="Height of the smallest digits that are sought, as a share of the picture's "
-            "longer side; less takes longer."
+            help="Height of the smallest digits to find, as a fraction of the picture's longer "
+            "side; smaller values take longer."
         ),
     ] = 1 / 80,
     annotate: Annotated[
         Path | None,
         folder_option(
-            "Also draw each picture with its digits' boxes into this folder.", show_default=False
+            "Also write each picture with its digits' boxes to this folder.", show_default=False
         ),
     ] = None,
     jobs: JobsOption = None,
@@ -94,11 +94,11 @@ def read(
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """Read the numbers in pictures: digits in a row, or several rows of them.
+    """Read the numbers in pictures: digits in one or more lines.
 
-    Prints the text, its rows separated by spaces. Of several pictures it prints
-    text, confidence and file, a line a picture, or why it could not be read;
-    then it ends with 1, or with 2 if none could.
+    Prints the text, with spaces between the lines. For several pictures, prints
+    one line each: text, confidence and file, or an error. Exits with 1 if some
+    pictures could not be read, with 2 if none could.
 
     Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
     """
@@ -106,25 +106,25 @@ def read(
         raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
     if not 0 < smallest <= 1:
         raise DigitNetError(
-            f"--smallest: expected more than 0, and 1 at most; received: {smallest}."
+            f"--smallest: expected more than 0 and at most 1; received: {smallest}."
         )
     if annotate:
         require_folder(annotate)
     from keras_digitnet.reading.answers import FileReading, read_files
 
-    pictures, jobs, team = _given(images, model, reader, jobs, backend, quiet, as_json, as_csv)
+    pictures, jobs, team = _prepared(images, model, reader, jobs, backend, quiet, as_json, as_csv)
     if team is None:
-        answers = _unreadable(FileReading, pictures)
+        answers = _errors_of_missing(FileReading, pictures)
     else:
         shown = with_progress(pictures, quiet)
         answers = read_files(team, shown, min_confidence, annotate, smallest, jobs)
     columns = ("text", "confidence", "file", "error")
-    alone = _is_alone(pictures, images)
+    alone = _is_single(pictures, images)
     line = FileReading.to_line if alone else FileReading.to_named_line
     print_answers(answers, line, columns, alone, as_json, as_csv)
 
 
-def _given(
+def _prepared(
     images: Sequence[str],
     model: str | None,
     reader: str | None,
@@ -134,10 +134,7 @@ def _given(
     as_json: bool,
     as_csv: bool,
 ) -> "tuple[list[str | NamedBytes], int, Team | None]":
-    """The pictures that are meant, how many of them at a time, and what reads them.
-
-    Nothing reads them where no picture is there.
-    """
+    """The pictures, the number of jobs, and the models; `None` if no picture exists."""
     from keras_digitnet.formats.runtime import usable_cpus
     from keras_digitnet.pictures.files import find_pictures
     from keras_digitnet.pictures.sources import is_there, read_standard_input
@@ -167,8 +164,8 @@ def _given(
         return pictures, jobs, team(named, finder, backend, threads)
 
 
-def _unreadable(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:
-    """What is said of pictures that are not there, without a model to wait for."""
+def _errors_of_missing(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:
+    """The errors of pictures that do not exist, without loading a model."""
     from keras_digitnet.pictures.decoding import read_grey
 
     for picture in pictures:
@@ -178,6 +175,6 @@ def _unreadable(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[A
             yield kind(str(picture), error=str(error))
 
 
-def _is_alone(pictures: "Sequence[str | NamedBytes]", images: Sequence[str]) -> bool:
-    """Whether one picture was named, and no folder."""
+def _is_single(pictures: "Sequence[str | NamedBytes]", images: Sequence[str]) -> bool:
+    """Whether a single picture was named, and no folder."""
     return len(images) == 1 and [str(picture) for picture in pictures] == images

@@ -1,4 +1,4 @@
-"""The commands about training: `train`, `evaluate` what was trained, and list its `runs`."""
+"""The commands about training: `train`, `evaluate` and `runs`."""
 
 import os
 from dataclasses import replace
@@ -9,7 +9,7 @@ import typer
 
 from keras_digitnet.artifacts import RunFolder, require_folder
 from keras_digitnet.cli.options import (
-    WHERE,
+    MODEL_HELP,
     BackendOption,
     DataOption,
     JsonOption,
@@ -35,34 +35,34 @@ _DEFAULT = TrainConfig()
 def train(
     context: typer.Context,
     preset: Annotated[
-        str, one_of([*PRESETS], help="Which network; see: keras-digitnet presets.")
+        str, one_of([*PRESETS], help="The network; see: keras-digitnet presets.")
     ] = _DEFAULT.preset,
     data: DataOption = _DEFAULT.data,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same results.")] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the training images.", show_default="the preset's"),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images, or pages, a step.", show_default="the preset's")
+        int | None, typer.Option(help="Images or pages per step.", show_default="the preset's")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate.", show_default="the preset's")
     ] = None,
     warmup_epochs: Annotated[
-        float, typer.Option(help="Epochs of linear warm-up; then half a cosine down to 0.")
+        float, typer.Option(help="Epochs of linear warm-up, before cosine decay to 0.")
     ] = _DEFAULT.warmup_epochs,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="AdamW's decay of the kernels.", show_default="the preset's"),
+        typer.Option(help="AdamW's weight decay of the kernels.", show_default="the preset's"),
     ] = None,
     validation_size: Annotated[
-        float, typer.Option(help="Fraction of the training images held back to choose by.")
+        float, typer.Option(help="Fraction of the training images held out for validation.")
     ] = _DEFAULT.validation_size,
     patience: Annotated[
         int | None,
         typer.Option(
-            help="Stop after so many epochs without a lower validation loss.",
+            help="Stop after this many epochs without a lower validation loss.",
             show_default="half of the epochs, but at least 5",
         ),
     ] = None,
@@ -70,8 +70,8 @@ def train(
         str,
         one_of(
             AUGMENTATIONS,
-            help="affine: random rotation, shift, zoom, slant and bend in one resample; layers: "
-            "the first three, by Keras's own layers; none: no random change at all.",
+            help="affine: random rotation, shift, zoom, slant and elastic distortion in one "
+            "resampling; layers: the first three, with Keras's layers; none: no augmentation.",
         ),
     ] = "affine",
     start: Annotated[
@@ -79,7 +79,7 @@ def train(
         typer.Option(
             metavar="MODEL",
             help="A trained model of the same network to start from: a preset, run or .keras file.",
-            show_default="new weights",
+            show_default="random weights",
         ),
     ] = None,
     test: Annotated[
@@ -89,12 +89,12 @@ def train(
         bool,
         typer.Option("--export/--no-export", help="Write a SavedModel beside the .keras file."),
     ] = True,
-    out: Annotated[Path, folder_option("Where the run's new folder goes.")] = Path("runs"),
+    out: Annotated[Path, folder_option("Where to create the run folder.")] = Path("runs"),
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a stopped run, given its folder, which holds its settings.",
+            help="Resume the stopped run in this folder, with its settings.",
             show_default=False,
         ),
     ] = None,
@@ -102,8 +102,8 @@ def train(
         str | None,
         typer.Option(
             metavar="N|all",
-            help="Devices that share each batch, on JAX; of all processes that Keras's "
-            "KERAS_DISTRIBUTION_* variables tell of.",
+            help="Devices that share each batch, on JAX; in all processes configured by Keras's "
+            "KERAS_DISTRIBUTION_* variables.",
             show_default="1, or all of several processes",
         ),
     ] = None,
@@ -111,14 +111,15 @@ def train(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a network; writes a new run folder with the model, figures and pictures.
+    """Train a network; writes a new run folder with the model, metrics and figures.
 
     Example: keras-digitnet train --preset nano --epochs 5
     """
     from keras_digitnet.environment import select_backend
 
-    beside = os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0"  # 0 speaks for all
-    with messages(quiet or beside, as_json):
+    # Of several processes, only process 0 prints.
+    silent = os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0"
+    with messages(quiet or silent, as_json):
         if resume:
             _refuse_settings(context)
             saved = RunFolder(resume).read_unfinished()
@@ -161,7 +162,7 @@ def train(
             run = training.train(
                 config, dataset, out_dir=out, verbose=verbosity(quiet), devices=devices
             )
-    if beside:
+    if silent:
         return
     if as_json:
         print_json({"run": str(run.folder.path), **run.metrics})
@@ -172,23 +173,23 @@ def train(
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=WHERE)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
     data: TestDataOption = None,
     pictures: Annotated[
         Path | None,
         folder_option(
-            "Also draw confusion_matrix.png and mistakes.png into this folder.", show_default=False
+            "Also write confusion_matrix.png and mistakes.png to this folder.", show_default=False
         ),
     ] = None,
     backend: ModelBackendOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a trained model, wherever it is, on the test images of a data set.
+    """Evaluate a trained model, in any format, on the test images of a data set.
 
-    That is the one that the model was trained on, unless --data names another.
-    The probabilities of several classifiers are averaged. A reader reads lines
-    that are composed of the test images.
+    The data set is the one that the model was trained on, unless --data names
+    another. The probabilities of several classifiers are averaged. A reader
+    reads lines composed of the test images.
 
     Example: keras-digitnet evaluate exports/base/model.onnx --data mnist
     """
@@ -252,14 +253,14 @@ def _evaluate_reader(
 
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where the runs' folders lie.")
+        Path, typer.Argument(metavar="[DIR]", help="The folder that holds the runs.")
     ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """List what was trained, the best run first, and the unfinished ones last.
+    """List the runs: the best first, unfinished ones last.
 
-    The accuracy is that on the test images where they were scored, and else on
-    the validation images.
+    The accuracy is that on the test images if they were evaluated, otherwise
+    on the validation images.
 
     Example: keras-digitnet runs --json
     """
@@ -276,7 +277,7 @@ def runs(
 
 
 def _name_backend(backend: str | None, devices: str | None) -> None:
-    """Settles the backend, before NumPy starts its threads; then meets other processes."""
+    """Selects the backend before NumPy starts its threads; then connects to other processes."""
     from keras_digitnet.environment import name_backend, suppress_native_stderr
 
     name_backend(backend, for_training=True)
@@ -287,7 +288,7 @@ def _name_backend(backend: str | None, devices: str | None) -> None:
 
 
 def _refuse_settings(context: typer.Context) -> None:
-    """A resumed run has its settings; a flag that would be ignored is a mistake."""
+    """Raises DigitNetError for options that a resumed run, which has its settings, would ignore."""
     allowed = {"resume", "devices", "backend", "quiet", "as_json"}
     given = [
         f"--{name.replace('_', '-')}"
@@ -298,6 +299,6 @@ def _refuse_settings(context: typer.Context) -> None:
     ]
     if given:
         raise DigitNetError(
-            f"--resume takes its settings from the run; received also: {', '.join(given)}. "
-            "Leave them out."
+            "--resume: expected no settings, since the run has its own; received: "
+            f"{', '.join(given)}. Omit them."
         )

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_digitnet.artifacts import MOST_UNPACKED
+from keras_digitnet.artifacts import MAX_UNPACKED
 from keras_digitnet.pictures.files import is_litter, is_picture
 
 _SPLIT = re.compile(
@@ -76,9 +76,9 @@ def is_archive(path: Path) -> bool:
 def unpacks_to_too_much(unpacked: int, path: Path) -> bool:
     """Whether a size in bytes is too large for a file: a decompression bomb.
 
-    Digits compress about 5 to 1; above `MOST_UNPACKED` a ratio of 20 is refused.
+    Digits compress about 5 to 1; above `MAX_UNPACKED` a ratio of 20 is refused.
     """
-    return unpacked > max(MOST_UNPACKED, 20 * path.stat().st_size)
+    return unpacked > max(MAX_UNPACKED, 20 * path.stat().st_size)
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

@@ -11,17 +11,17 @@ from starlette.types import Message
 
 from keras_digitnet.pictures.sources import NamedBytes
 
-MOST_BYTES = 20_000_000  # of one picture
+MAX_BYTES = 20_000_000  # of one picture
 _OF_A_FORM = 65_536  # bytes that a form may have around its picture
-_MOST_WAITING = 64  # requests that are received or answered; more are told to come again
-_MOST_SECONDS = 120.0  # for an upload: a client that went away without a word holds no place
+_MAX_WAITING = 64  # requests that are received or answered; more are told to come again
+_MAX_SECONDS = 120.0  # for an upload: a client that went away without a word holds no place
 _SECONDS_TO_DISCARD = 5.0
 
 
 class Places:
     """How many requests may be in progress, since each holds a picture in memory."""
 
-    def __init__(self, most: int = _MOST_WAITING) -> None:
+    def __init__(self, most: int = _MAX_WAITING) -> None:
         self._free = most
 
     @contextlib.contextmanager
@@ -49,11 +49,11 @@ async def receive_picture(request: Request) -> NamedBytes:
         ClientDisconnect: The client left.
     """
     try:
-        async with asyncio.timeout(_MOST_SECONDS):
+        async with asyncio.timeout(_MAX_SECONDS):
             return await _received(_limited(request))
     except TimeoutError:
         raise HTTPException(
-            408, f"picture: expected within {_MOST_SECONDS:.0f} seconds; received: a part of it."
+            408, f"picture: expected within {_MAX_SECONDS:.0f} seconds; received: a part of it."
         ) from None
     except HTTPException as error:
         if error.status_code == 413:
@@ -85,9 +85,9 @@ def _limited(request: Request) -> Request:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        if received > MOST_BYTES + _OF_A_FORM:
+        if received > MAX_BYTES + _OF_A_FORM:
             raise HTTPException(
-                413, f"picture: expected at most {MOST_BYTES // 10**6} MB; received: more."
+                413, f"picture: expected at most {MAX_BYTES // 10**6} MB; received: more."
             )
         return message
 

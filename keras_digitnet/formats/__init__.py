@@ -1,8 +1,8 @@
-"""The formats in which a trained model is stored, one module each.
+"""The formats of trained models, one module each.
 
-The rest of the package knows them by this table alone. A format's module has
-`open_model(path, threads)`, which returns a `Runtime`, and, if models are exported to it,
-`write_model(reference, path)`. To add a format, write such a module and add a row.
+The rest of the package uses only this table. A format's module has `open_model(path, threads)`,
+which returns a `Runtime`, and, if models are exported to it, `write_model(reference, path)`. To add
+a format, write such a module and add a row.
 """
 
 import importlib
@@ -50,8 +50,8 @@ class Format:
 
         Args:
             path: Where it is.
-            threads: On how many ONNX Runtime and LiteRT compute a call, else one a
-                processor; the others share theirs among all that the process opens.
+            threads: Threads per call in ONNX Runtime and LiteRT, by default one
+                per processor; the other runtimes share theirs among all models.
 
         Raises:
             DigitNetError: It is neither a classifier nor a reader, or its runtime is not
@@ -70,8 +70,8 @@ class Format:
 KERAS = Format("keras", "keras_file", "model.keras")
 SAVED_MODEL = Format("saved_model", "saved_model", SERVABLE_NAME)
 _LITERT = {"ai_edge_litert.interpreter": "litert"}
-# The first of these that a folder of exports has is opened: those that are quick to install and to
-# start come first, and the one that is not exact last.
+# Of a folder of exports the first of these is opened: runtimes that install and start fast come
+# first, the format that is not exact last.
 EXPORTED = (
     Format("onnx", "onnx", "model.onnx", {"onnx": "onnx", "tf2onnx": "onnx"}),
     SAVED_MODEL,
@@ -99,8 +99,8 @@ def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format
     """
     if quantize is not None:
         raise DigitNetError(
-            "quantize: expected none, since eight bits are a format of their own; "
-            f"received: {quantize}. Export the format litert_int8."
+            f"quantize: expected none, since int8 is a format; received: {quantize}. "
+            "Export the format litert_int8."
         )
     if list(names) == ["all"]:
         return [form for form in EXPORTED if not form.rounded]

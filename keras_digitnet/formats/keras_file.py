@@ -1,4 +1,4 @@
-"""`.keras` files, which are checked for code before they are loaded on any backend."""
+"""`.keras` files, which are checked for foreign code before they are loaded; on any backend."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_digitnet.artifacts import MOST_UNPACKED
+from keras_digitnet.artifacts import MAX_UNPACKED
 from keras_digitnet.environment import select_backend
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.formats.runtime import (
@@ -37,7 +37,7 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
 
 
 def runtime_of(path: Path, inference: "keras.Model") -> Runtime:
-    """What computes with a network that `load_inference_model` has loaded from the path."""
+    """The runtime of a network that `load_inference_model` has loaded from the path."""
     if isinstance(inference.output, dict):
         num_classes = inference.output["probabilities"].shape[-1]
         pages = _in_keras(path, _page_reader(inference))
@@ -64,7 +64,7 @@ def _in_keras(path: Path, compute: Compute) -> Compute:
 def _page_reader(inference: "keras.Model") -> Compute:
     """Computes pages of any size.
 
-    JAX compiles every shape anew, so there pages are padded below and at the
+    JAX compiles once per shape, so there pages are padded at the bottom and
     right to one of a few sizes, by repeating their edges.
     """
     import keras
@@ -97,7 +97,7 @@ def load_inference_model(path: Path) -> "keras.Model":
 
     No code in the file is executed: Lambda layers, and classes other than
     Keras's and this package's, are refused. So are archives that unpack to more
-    than `MOST_UNPACKED` bytes, and networks whose weights would take more.
+    than `MAX_UNPACKED` bytes, and networks whose weights would take more.
 
     Raises:
         DigitNetError: The file is not such a network.
@@ -184,8 +184,8 @@ def _size_of_weights(config: Any) -> int:
 
 
 def _refuse_size(what: str, size: int) -> None:
-    if size > MOST_UNPACKED:
-        raise ValueError(f"{what} {size:,} bytes; at most {MOST_UNPACKED:,} are allowed")
+    if size > MAX_UNPACKED:
+        raise ValueError(f"{what} {size:,} bytes; at most {MAX_UNPACKED:,} are allowed")
 
 
 def _refuse_foreign_code(config: Any) -> None:

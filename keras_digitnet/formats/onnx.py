@@ -1,4 +1,4 @@
-"""ONNX files, which run in ONNX Runtime on the CPU."""
+"""ONNX files, computed by ONNX Runtime on the CPU."""
 
 import logging
 from collections.abc import Iterator

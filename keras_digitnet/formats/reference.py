@@ -1,4 +1,4 @@
-"""The Keras model that is exported, and its outputs, with which exports are compared."""
+"""The Keras model to export and its outputs, which exports are compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 # side in pixels.
 TOLERANCE = 1e-5
 BOX_TOLERANCE = 1e-2
-# A reader's calibration multiplies its presence logits by up to three, and their rounding with
-# them.
+# A reader's calibration multiplies its presence logits, and their rounding errors, by up to three.
 READER_TOLERANCE = 1e-4
 # The largest allowed increase of mistakes by int8, as a fraction of the images. Below
 # ENOUGH_IMAGES chance varies it by more than that; then only the labels of images on which the
@@ -34,7 +33,7 @@ Answer = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A classifier that is exported, and its outputs.
+    """A classifier to export, and its outputs.
 
     Attributes:
         path: The `.keras` file.
@@ -118,7 +117,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class ReaderReference(Reference):
-    """A reader that is exported; it is compared on pages of several sizes."""
+    """A reader to export; it is compared on pages of several sizes."""
 
     input_shape: ClassVar[tuple[int | None, ...]] = (None, None, 1)
     takes_bytes: ClassVar[bool] = False

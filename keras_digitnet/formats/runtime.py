@@ -16,10 +16,10 @@ import numpy as np
 from keras_digitnet.config import IMAGE_SHAPE
 from keras_digitnet.errors import DigitNetError, first_line
 
-MOST_CLASSES = 10_000
+MAX_CLASSES = 10_000
 # Workers of one model, each of which serves one thread at a time; more take memory and save no
 # time.
-MOST_WORKERS = 4
+MAX_WORKERS = 4
 
 Compute = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 Shape = tuple[int | None, ...]
@@ -91,9 +91,9 @@ def checked_outputs(
             "float32 and label (N,) int32, or a reader from images (N, H, W, 1) to presence, boxes "
             f"and probabilities; received: from {_described(inputs)} to {_described(outputs)}."
         )
-    if num_classes > MOST_CLASSES:
+    if num_classes > MAX_CLASSES:
         raise DigitNetError(
-            f"{where}: expected at most {MOST_CLASSES:,} classes; received: {num_classes:,}."
+            f"{where}: expected at most {MAX_CLASSES:,} classes; received: {num_classes:,}."
         )
     return names, num_classes
 
@@ -176,11 +176,11 @@ def in_turns(first: Compute, another: Callable[[], Compute] | None = None) -> Co
 
     Args:
         first: A worker, which takes one call at a time.
-        another: Creates further workers, up to `MOST_WORKERS` in all, when all
+        another: Creates further workers, up to `MAX_WORKERS` in all, when all
             are busy; without it, threads wait for the first.
     """
     idle = deque([first])
-    free = threading.Semaphore(min(usable_cpus(), MOST_WORKERS) if another else 1)
+    free = threading.Semaphore(min(usable_cpus(), MAX_WORKERS) if another else 1)
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         with free:

@@ -1,4 +1,4 @@
-"""SavedModels, for TensorFlow Serving, and from which LiteRT and OpenVINO files are converted."""
+"""SavedModels, for TensorFlow Serving and as the source of LiteRT and OpenVINO files."""
 
 import contextlib
 import logging
@@ -97,7 +97,7 @@ def save(reference: "Reference", folder: Path, image_bytes: bool) -> None:
 
 @contextlib.contextmanager
 def temporary_saved_model(reference: "Reference") -> Iterator[str]:
-    """Yields a folder with the network's SavedModel, for what converts it."""
+    """Yields a temporary folder with the network's SavedModel, for converters."""
     with tempfile.TemporaryDirectory() as folder:
         save(reference, Path(folder), image_bytes=False)
         yield folder
@@ -130,7 +130,7 @@ def _bytes_function(serve: Any) -> Any:
 
 
 def _decoded(content: Any) -> Any:
-    """Decodes one PNG or JPEG to grey and resizes it, like `images.read_image` but in the graph."""
+    """Decodes and resizes one PNG or JPEG, like `decoding.read_image` but in the graph."""
     import tensorflow as tf
 
     image = tf.io.decode_image(content, channels=1, expand_animations=False)

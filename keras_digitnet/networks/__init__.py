@@ -1,1 +1,1 @@
-"""The networks: layers, augmentation, and the classifier and detector that are built of them."""
+"""The networks: layers, augmentation, and the classifier and detector built from them."""

@@ -1,4 +1,4 @@
-"""Random geometric layers, and what all random layers share; on every backend."""
+"""Random geometric layers, and the base class of all random layers; for every backend."""
 
 import functools
 import math
@@ -8,14 +8,17 @@ import keras
 import numpy as np
 from keras import ops
 
-NODES = 6  # along each side, from which a smooth field is drawn
+NODES = 6  # grid points per side that a smooth field is interpolated from
 
 
 class RandomImageLayer(keras.layers.Layer):
-    """Changes `(N, H, W, 1)` images in training, by draws of its own, and leaves them else.
+    """Augments `(N, H, W, 1)` images in training and returns them unchanged otherwise.
 
-    A subclass says how in `change(images)`. It computes in float32 unless told
-    otherwise, under any dtype policy: positions of pixels need it.
+    Subclasses implement `augment(images)`. Computes in float32 by default,
+    under any dtype policy, because pixel positions need that precision.
+
+    Args:
+        seed: Integer seed, or `None` for a random one.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
@@ -31,15 +34,16 @@ class RandomImageLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> Any:
-        return self.change(images) if training else images
+        return self.augment(images) if training else images
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def draws(self, images: Any, count: int) -> Any:
-        """`(N, count)` numbers from 0 to 1, evenly drawn: all that a call needs, at once.
+        """`(N, count)` uniform samples from [0, 1).
 
-        Each draw moves the generator's state on, and waits for it on torch.
+        Draw all that a call needs at once: each call updates the generator's
+        state, which synchronizes on torch.
         """
         shape = (ops.shape(images)[0], count)
         return keras.random.uniform(shape, dtype=images.dtype, seed=self.seed_generator)
@@ -50,23 +54,23 @@ class RandomImageLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomAffine(RandomImageLayer):
-    """Rotates, shifts, zooms, slants and bends each training image by an amount of its own.
+    """Randomly rotates, shifts, zooms, slants and elastically distorts each training image.
 
-    All are composed into one map and the image is resampled once, which
-    blurs a thin stroke less than one resample each, and stays inside the
-    compiled step on JAX. Outside the image is 0, the black of MNIST.
+    All transforms are composed and the image is resampled once, which blurs
+    thin strokes less than one resampling each, and stays inside the compiled
+    step on JAX. Pixels outside the image are 0, MNIST's black.
 
     Input and output: `(N, H, W, 1)` float.
 
     Args:
-        rotation: Largest rotation either way, in degrees.
-        shift: Largest shift either way and axis, as a fraction of the side.
-        zoom: Largest change of size either way, as a fraction; the height
-            changes by up to half as much again on its own.
-        shear: Largest slant either way: columns a row.
+        rotation: Maximum rotation in either direction, in degrees.
+        shift: Maximum shift along each axis, as a fraction of the side.
+        zoom: Maximum change of size, as a fraction; the height is scaled by up
+            to half as much again independently.
+        shear: Maximum slant in either direction, in columns per row.
         elastic: Standard deviation of the smooth displacement of the pixels
-            (after Simard et al., ICDAR 2003), in pixels; 0 bends nothing.
-        seed: Integer seed, or `None` to draw one.
+            (after Simard et al., ICDAR 2003), in pixels; 0 for none.
+        seed: Integer seed, or `None` for a random one.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class RandomAffine(RandomImageLayer):
         self.shear = shear
         self.elastic = elastic
 
-    def change(self, images: Any) -> Any:
+    def augment(self, images: Any) -> Any:
         height, width = images.shape[1:3]
         largest = (
             math.radians(self.rotation),
@@ -122,27 +126,29 @@ class RandomAffine(RandomImageLayer):
         shear: Any,
         bend: Any = 0.0,
     ) -> Any:
-        """Bends, slants, zooms about the centre, rotates counter-clockwise, then shifts; bilinear.
+        """Distorts, slants, zooms about the centre, rotates counter-clockwise, then shifts.
+
+        Resamples bilinearly and keeps the shape.
 
         Args:
             images: `(N, H, W, 1)` float.
             angle: `(N,)`, radians.
-            zoom: Of the height and the width, each `(N,)`; 2 doubles it.
+            zoom: Factors of the height and the width, each `(N,)`.
             shift: Downwards and to the right, each `(N,)`, pixels.
-            shear: `(N,)`, columns to the left for each row downwards.
-            bend: `(2, N, H*W)`, pixels; how far off, in rows and columns,
-                each pixel of the result is taken from. 0 for nowhere.
+            shear: `(N,)`, columns to the left per row downwards.
+            bend: `(2, N, H*W)`, pixels; the displacement, in rows and columns,
+                of the position that each output pixel is sampled at; or 0.
         """
         height, width = images.shape[1], images.shape[2]
         cosine, sine = ops.cos(angle)[:, None], ops.sin(angle)[:, None]
-        # Each output pixel, as an offset from the shifted centre ...
+        # The offset of each output pixel from the shifted centre ...
         pixels = ops.arange(height * width, dtype="int32")
         offset_y = ops.cast(pixels // width, images.dtype) - (height - 1) / 2
         offset_x = ops.cast(pixels % width, images.dtype) - (width - 1) / 2
         offset_y = offset_y[None, :] - shift[0][:, None]  # (N, H*W)
         offset_x = offset_x[None, :] - shift[1][:, None]
-        # ... is turned, scaled and slanted back to where it came from. y points down, so
-        # this inverse of a counter-clockwise turn has its signs the other way.
+        # ... is rotated, scaled and slanted back to its source. y points down, so this inverse
+        # of a counter-clockwise rotation has the opposite signs.
         source_y = (cosine * offset_y + sine * offset_x) / zoom[0][:, None]
         source_x = (cosine * offset_x - sine * offset_y) / zoom[1][:, None]
         source_x = source_x + shear[:, None] * source_y
@@ -163,19 +169,19 @@ class RandomAffine(RandomImageLayer):
 
 
 def normal_draws(draws: Any) -> Any:
-    """Even draws from 0 to 1 as normal ones, 5 standard deviations out at most."""
-    nearly = 1 - 1e-7  # 1 itself would be infinitely far out
-    return math.sqrt(2) * ops.erfinv(ops.clip(2 * draws - 1, -nearly, nearly))
+    """Maps uniform samples from [0, 1) to standard normal ones within 5 standard deviations."""
+    limit = 1 - 1e-7  # `erfinv` is infinite at 1
+    return math.sqrt(2) * ops.erfinv(ops.clip(2 * draws - 1, -limit, limit))
 
 
 def smooth_field(draws: Any, height: int, width: int) -> Any:
-    """`(N, H*W)` smooth fields of unit variance from `(N, NODES**2)` normal draws."""
+    """`(N, H*W)` smooth fields of unit variance from `(N, NODES**2)` normal samples."""
     return ops.matmul(draws, ops.cast(_smoothing(height, width), draws.dtype))
 
 
 @functools.cache
 def _smoothing(height: int, width: int) -> np.ndarray:
-    """`(NODES**2, H*W)`: how much each node of a grid counts at each pixel, a Gaussian."""
+    """`(NODES**2, H*W)`: the Gaussian weight of each grid point at each pixel."""
 
     def along(pixels: int) -> np.ndarray:
         nodes = np.linspace(0, pixels - 1, NODES)
@@ -190,7 +196,7 @@ def _smoothing(height: int, width: int) -> np.ndarray:
 def _sample(images: Any, y: Any, x: Any) -> Any:
     """`(N, P)` bilinear samples of `(N, H, W, 1)` images at `(N, P)` pixel positions."""
     count, (height, width) = ops.shape(images)[0], images.shape[1:3]
-    # A ring of zeros takes every position that lies outside, without a mask.
+    # With a border of zeros, positions outside need no mask.
     padded = ops.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)))
     upper, lower = padded[:, :-1], padded[:, 1:]
     corners = upper[..., :-1], upper[..., 1:], lower[..., :-1], lower[..., 1:]
@@ -202,14 +208,14 @@ def _sample(images: Any, y: Any, x: Any) -> Any:
     down, right = y - top, x - left
     first = ops.arange(count, dtype="int32")[:, None] * ((height + 1) * (width + 1))
     square = first + ops.cast(top, "int32") * (width + 1) + ops.cast(left, "int32")
-    pixels = ops.take(squares, square, axis=0)  # (N, P, 4), by one look-up
+    pixels = ops.take(squares, square, axis=0)  # (N, P, 4), in one gather
     upper = pixels[..., 0] * (1 - right) + pixels[..., 1] * right
     lower = pixels[..., 2] * (1 - right) + pixels[..., 3] * right
     return upper * (1 - down) + lower * down
 
 
 class _InFloat32:
-    """A random layer of Keras, under any floatx, which it takes for some of what it draws."""
+    """A mixin for Keras's random layers, which sample in `floatx`: calls them in float32."""
 
     def call(self, data: Any, training: bool = True) -> Any:
         floatx = keras.config.floatx()
@@ -222,14 +228,14 @@ class _InFloat32:
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomRotation(_InFloat32, keras.layers.RandomRotation):
-    """Keras's layer, whatever floatx is."""
+    """Keras's layer, independent of `floatx`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomTranslation(_InFloat32, keras.layers.RandomTranslation):
-    """Keras's layer, whatever floatx is."""
+    """Keras's layer, independent of `floatx`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomZoom(_InFloat32, keras.layers.RandomZoom):
-    """Keras's layer, whatever floatx is."""
+    """Keras's layer, independent of `floatx`."""

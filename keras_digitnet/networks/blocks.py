@@ -1,4 +1,4 @@
-"""What the networks share: the ConvNeXt block, layers with their settings, changes of weights."""
+"""Building blocks of the networks: the ConvNeXt block, configured layers, weight helpers."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 def network_dtype() -> str:
     """The dtype policy of the layers that may mix precisions, one of `DTYPES`.
 
-    It is the process's policy if that is `mixed_bfloat16` or `mixed_float16`,
-    else float32. Every layer is given it and `DATA_FORMAT` explicitly, so that
-    Keras's global settings do not apply.
+    The process's policy if it is `mixed_bfloat16` or `mixed_float16`, else
+    float32. Every layer gets it and `DATA_FORMAT` explicitly, so that Keras's
+    other global settings do not apply.
     """
     policy = str(keras.config.dtype_policy().name)
     return policy if policy in DTYPES else "float32"
@@ -35,8 +35,8 @@ def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any
     branch = DepthwiseConv2D(
         config.kernel_size,
         padding="same",
-        # Keras counts a depthwise kernel's channels in its fan-in, although each output depends
-        # on one of them; the scale cancels that.
+        # Keras counts all channels in the fan-in of a depthwise kernel, although each output
+        # depends on one of them; the scale cancels that.
         depthwise_initializer=keras.initializers.VarianceScaling(width, "fan_in"),
         data_format=DATA_FORMAT,
         dtype=network_dtype(),
@@ -51,7 +51,7 @@ def convnext_block(x: Any, config: ModelConfig | ReaderConfig, name: str) -> Any
 def convolution(
     width: int, kernel_size: int, name: str, dtype: str | None = None, **options: Any
 ) -> keras.layers.Layer:
-    """A convolution to `width` channels with the settings that all networks here share."""
+    """A convolution to `width` channels with the settings common to all networks."""
     return layers.Conv2D(
         width,
         kernel_size,
@@ -67,7 +67,7 @@ def convolution(
 def dense(
     width: int, name: str, activation: str | None = None, dtype: str | None = None
 ) -> keras.layers.Layer:
-    """A dense layer to `width` channels with the settings that all networks here share."""
+    """A dense layer to `width` channels with the settings common to all networks."""
     return layers.Dense(
         width,
         activation,
@@ -89,14 +89,14 @@ def fold_temperature(model: keras.Model, temperature: float) -> None:
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The number of trainable parameters, without the states of random generators."""
+    """The number of trainable parameters."""
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)
 
 
 def jit_compile() -> str | bool:
-    """The `jit_compile` argument for `Model.compile`: XLA on JAX, where every layer allows it.
+    """The `jit_compile` argument for `Model.compile`: XLA on JAX only.
 
-    On TensorFlow, XLA slows training on a CPU down several times; on torch,
+    On TensorFlow, XLA makes training on a CPU several times slower; on torch,
     Keras runs eagerly.
     """
     return "auto" if keras.backend.backend() == "jax" else False

@@ -1,4 +1,4 @@
-"""The classifier's network, from uint8 images to logits, with scaling and augmentation inside."""
+"""The classifier's network, from uint8 images to logits, including scaling and augmentation."""
 
 from typing import Any
 
@@ -40,8 +40,8 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
     are initialized from Keras's global seed (`keras.utils.set_random_seed`).
 
     Keras's `floatx` and `image_data_format` are ignored. A mixed dtype policy
-    applies to the layers between the stem and the logits; these two, and the
-    images, stay float32.
+    applies to the layers between the stem and the logits; the rest stays
+    float32.
 
     Args:
         config: Sizes and augmentation.
@@ -64,10 +64,10 @@ def build_model(config: ModelConfig, name: str = "digitnet") -> keras.Model:
 
 
 def stem(x: Any, config: ModelConfig) -> Any:
-    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: one convolution, then one with stride 2.
+    """`(N, 28, 28, 1)` to `(N, 14, 14, widths[0])`: a convolution, then one with stride 2.
 
     Always in float32: on black pixels the normalization divides by almost zero,
-    and the gradients, a thousand times larger there, overflow float16.
+    and the gradients there, a thousand times larger, overflow float16.
     """
     width = config.widths[0]
     x = convolution(max(width // 2, 1), 3, "stem_full", dtype="float32", activation="relu")(x)
@@ -78,8 +78,8 @@ def stem(x: Any, config: ModelConfig) -> Any:
 def weighted_pooling(x: Any) -> Any:
     """`(N, H, W, C)` to `(N, C)`: a learned weighted mean of each channel over the map.
 
-    Digits are centred, so position matters, which ConvNeXt's plain mean
-    discards. The weights are initialized to the plain mean.
+    Digits are centred, so position matters, and ConvNeXt's global average
+    pooling discards it. The weights are initialized to the average.
     """
     height, width = x.shape[1:3]
     mean = keras.initializers.Constant(1 / (height * width))
@@ -108,7 +108,7 @@ def augment(x: Any, config: ModelConfig) -> Any:
         )(x)
     else:
         options: dict[str, Any] = {
-            "fill_mode": "constant",  # black, outside the image
+            "fill_mode": "constant",  # black outside the image
             "fill_value": 0.0,
             "data_format": DATA_FORMAT,
             "dtype": "float32",
@@ -144,7 +144,7 @@ def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) ->
     if isinstance(layer, _RANDOM_LAYERS):
         return args[0]
     if isinstance(layer, layers.Dense) and len(args[0].shape) == 4:
-        # Flattened to rows it is one matrix product. On a map TensorFlow computes shapes at run
+        # Flattened to rows, it is one matrix product. On a map, TensorFlow computes shapes at run
         # time, which adds a dozen operations per layer to every exported file.
         height, width, channels = args[0].shape[1:]
         rows = layer(ops.reshape(args[0], (-1, channels)))

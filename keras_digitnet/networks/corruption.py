@@ -1,4 +1,4 @@
-"""Random layers that redraw and corrupt images in training; on every backend."""
+"""Random layers that redraw and corrupt images in training; for every backend."""
 
 import functools
 import itertools
@@ -16,33 +16,32 @@ from keras_digitnet.networks.augmentation import (
     smooth_field,
 )
 
-_TAPS = 5  # of a filter, along each side
-_ALL = 99.0  # as a tap's logit: it has all the weight, however the others are drawn
+_TAPS = 5  # per side of a filter
+_ALL = 99.0  # logit of a tap that gets all the weight, whatever the others are
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomPen(RandomImageLayer):
-    """Draws a share of the training images anew with another pen: bolder, harder or softer.
+    """Redraws a fraction of the training images with a bolder, harder or softer pen.
 
-    The image is blurred, so that corners round off and gaps close, and what is
-    brighter than a level of its own becomes the stroke: scans and binarized
-    pictures look so.
+    Blurs the image, which rounds corners and closes gaps, then thresholds it
+    softly at a random level, as in scans and binarized pictures.
 
     Input and output: `(N, H, W, 1)` float in [0, 1].
 
     Args:
-        rate: Share of the images that are drawn anew, from 0 to 1.
-        seed: Integer seed, or `None` to draw one.
+        rate: Fraction of the images that are redrawn, from 0 to 1.
+        seed: Integer seed, or `None` for a random one.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
         self.rate = rate
 
-    def change(self, images: Any) -> Any:
+    def augment(self, images: Any) -> Any:
         draws = ops.reshape(self.draws(images, 3), (-1, 3, 1, 1, 1))
         level = 0.2 + 0.4 * draws[:, 0]
-        hardness = 2.5 + 3.5 * draws[:, 1]  # of the stroke's rim; the softest leaves paper black
+        hardness = 2.5 + 3.5 * draws[:, 1]  # of the edge; below 2.5 the paper would turn grey
         blurred = _blurred(images)
         drawn = ops.clip(0.5 + hardness * (blurred - level), 0.0, 1.0)
         return ops.where(draws[:, 2] < self.rate, drawn, images)
@@ -52,7 +51,7 @@ class RandomPen(RandomImageLayer):
 
 
 def _blurred(images: Any) -> Any:
-    """`(N, H, W, 1)` through a Gaussian."""
+    """`(N, H, W, 1)` images convolved with a Gaussian."""
     taps = ops.cast(_gaussian(), images.dtype)
     if keras.backend.backend() == "jax":
         return _shifted_sum(images, taps)
@@ -62,7 +61,7 @@ def _blurred(images: Any) -> Any:
 
 @functools.cache
 def _gaussian(deviation: float = 0.8) -> np.ndarray:
-    """`(1, _TAPS**2)` weights of a blur, which sum to 1; in pixels."""
+    """`(1, _TAPS**2)` weights that sum to 1; the standard deviation is in pixels."""
     along = np.exp(-0.5 * ((np.arange(_TAPS) - _TAPS // 2) / deviation) ** 2)
     weights = np.outer(along, along)
     return (weights / weights.sum()).astype("float32").reshape(1, -1)
@@ -70,26 +69,26 @@ def _gaussian(deviation: float = 0.8) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomDegradation(RandomImageLayer):
-    """Corrupts a share of the training images as pens, paper and cameras do.
+    """Corrupts a fraction of the training images as pens, paper and cameras do.
 
-    An image that is chosen passes through these steps, each with an even
-    chance: turned bars of any grey lie on it (after Random Erasing, Zhong et
-    al., arXiv 1708.04896); a filter of random positive taps blurs it (after
-    Xu et al., arXiv 2007.13003); noise is added; its paper turns grey and its
-    contrast falls; a smooth stain brightens it.
+    Each of these steps is applied to a chosen image with probability 1/2: two
+    rotated bars of any grey (after Random Erasing, Zhong et al., arXiv
+    1708.04896), a blur with random positive taps (after Xu et al., arXiv
+    2007.13003), noise, grey paper with less contrast, and a smooth bright
+    stain.
 
     Input and output: `(N, H, W, 1)` float in [0, 1].
 
     Args:
-        rate: Share of the images that are corrupted, from 0 to 1.
-        seed: Integer seed, or `None` to draw one.
+        rate: Fraction of the images that are corrupted, from 0 to 1.
+        seed: Integer seed, or `None` for a random one.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
         self.rate = rate
 
-    def change(self, images: Any) -> Any:
+    def augment(self, images: Any) -> Any:
         steps = self._steps(*images.shape[1:3])
         ranges = [each for _, of_step, _ in steps for each in of_step]
         normals = [count for *_, count in steps]
@@ -111,18 +110,18 @@ class RandomDegradation(RandomImageLayer):
         return ops.clip(images, 0.0, 1.0)
 
     def _steps(self, height: int, width: int) -> tuple[tuple[Any, Any, int], ...]:
-        """Each step, its amounts, and how many normal draws an image it takes.
+        """Each step, the ranges of its amounts, and its number of normal samples per image.
 
-        An amount is `(lowest, highest, neutral)`. With the neutral ones a step
-        leaves an image as it is, which costs less than choosing between two.
+        A range is `(lowest, highest, neutral)`. A step with neutral amounts
+        leaves an image unchanged, which is cheaper than selecting afterwards.
         """
         bar = (
-            (0, height, 0),  # of its middle, down
-            (0, width, 0),  # and to the right
-            (0, math.pi, 0),  # its angle
-            (1, height / 2, 0),  # half its length
-            (0.5, 3, 0),  # half its breadth
-            (0, 1, 0),  # its grey
+            (0, height, 0),  # row of the centre
+            (0, width, 0),  # column of the centre
+            (0, math.pi, 0),  # angle
+            (1, height / 2, 0),  # half the length
+            (0.5, 3, 0),  # half the width
+            (0, 1, 0),  # grey
         )
         return (
             (self._bar, bar, 0),
@@ -134,10 +133,10 @@ class RandomDegradation(RandomImageLayer):
         )
 
     def _chosen(self, choices: Any) -> Any:
-        """`(N, steps)` bool, from a draw of the image's own and one of each step."""
+        """`(N, steps)` bool, from `(N, 1 + steps)` samples: one per image, one per step."""
         return ops.logical_and(choices[:, :1] < self.rate, choices[:, 1:] < 0.5)
 
-    # Each step takes `(N, H, W, 1)`, its `(N, count)` normal draws, and `(N, 1, 1, 1)` amounts.
+    # Each step takes `(N, H, W, 1)` images, `(N, count)` normal samples, `(N, 1, 1, 1)` amounts.
 
     def _bar(
         self,
@@ -180,7 +179,7 @@ class RandomDegradation(RandomImageLayer):
 
 
 def _shifted_sum(images: Any, taps: Any) -> Any:
-    """`_filtered`, where XLA makes one loop of it; its convolutions of one channel are slow."""
+    """`_filtered` for XLA, which fuses it into one loop; its depthwise convolutions are slow."""
     height, width = images.shape[1:3]
     edge = _TAPS // 2
     padded = ops.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
@@ -194,10 +193,10 @@ def _shifted_sum(images: Any, taps: Any) -> Any:
 
 
 def _filtered(images: Any, taps: Any) -> Any:
-    """`(N, H, W, 1)`: each image through a filter of its own, `(N, _TAPS**2)`."""
+    """`(N, H, W, 1)`: each image convolved with its own filter, `(N, _TAPS**2)`."""
     if keras.backend.backend() == "jax":
         return _shifted_sum(images, taps)
-    # Elsewhere it is one operation in place of 75: the images are the channels.
+    # With the images as channels, one operation replaces 75.
     channels = ops.transpose(images, (3, 1, 2, 0))
     kernel = ops.reshape(ops.transpose(taps), (_TAPS, _TAPS, -1, 1))
     filtered = ops.depthwise_conv(channels, kernel, padding="same", data_format="channels_last")

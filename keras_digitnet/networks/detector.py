@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from keras_digitnet.pages import Page
 
 STRIDE = 4
-# The size of a usual digit, in pixels: boxes are predicted as logarithms relative to it.
+# The size of a typical digit in pixels; boxes are predicted as logarithms relative to it.
 _USUAL_WIDTH, _USUAL_HEIGHT = 14.0, 20.0
-# Channels of a cell before the classes: presence, offset of the centre, size.
+# Channels of a cell before the classes: presence, centre offset (2), size (2).
 _BOX = 5
-# Channels of a target: heat, whether the loss counts the cell ("asked"), weight, label and four of
-# the box.
+# Channels of a target: heat, whether the loss counts the cell, weight, label, box (4).
 _TARGET = 8
-# The loss is a sum over a page; this scales it to about that of one character.
+# Divides the loss, a sum over a page, so that it is about that of one character.
 _CHARACTERS_A_PAGE = 5.0
 
 
@@ -69,7 +68,7 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
     presence = layers.Dense(
         1,
         kernel_initializer=_nearly_zero(),
-        # Nearly no cell holds a centre, so the initial presence is low.
+        # Very few cells hold a centre, so the initial presence is low.
         bias_initializer=keras.initializers.Constant(-4.0),
         dtype="float32",
         name="presence",
@@ -85,16 +84,16 @@ def build_detector(config: ReaderConfig, name: str = "reader") -> keras.Model:
 
 
 def build_detection_model(model: keras.Model) -> keras.Model:
-    """Builds the deployed form of a detector, with probabilities and boxes in pixels.
+    """Builds the deployed form of a detector, which outputs probabilities and boxes in pixels.
 
     Args:
         model: A model that `build_detector` has built; its layers are shared.
 
     Returns:
         A model from `(N, H, W, 1)` uint8 images to a dictionary of float32
-        arrays: `presence` `(N, h, w)` from 0 to 1, `boxes` `(N, h, w, 4)`:
-        left, top, right and bottom in pixels, and `probabilities`
-        `(N, h, w, C)`, with h and w a quarter of H and W, rounded up.
+        arrays: `presence` `(N, h, w)` from 0 to 1; `boxes` `(N, h, w, 4)`,
+        left, top, right and bottom in pixels; `probabilities` `(N, h, w, C)`.
+        h and w are a quarter of H and W, rounded up.
     """
     cells = model.output
     rows, columns = _centres(cells)
@@ -130,9 +129,10 @@ def _nearly_zero() -> keras.initializers.Initializer:
 def targets(page: "Page") -> np.ndarray:
     """The training targets of a page: `(h, w, 8)` float32, one row per cell.
 
-    Heat is 1 at a character's centre and falls off around it as a Gaussian,
-    narrower for slim characters. `asked` is 0 in cells that the loss ignores.
-    A cell near a centre predicts that character's class and box, with a weight.
+    The channels are heat, whether the loss counts the cell, weight, label and
+    the box as predicted. Heat is 1 at a character's centre and falls off as a
+    Gaussian, narrower for slim characters. Cells near a centre predict that
+    character's class and box, with a weight.
     """
     height, width = (-(-side // STRIDE) for side in page.image.shape)
     target = np.zeros((height, width, _TARGET), np.float32)
@@ -190,7 +190,7 @@ def peaks(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def fold_presence(model: keras.Model, scale: float, shift: float) -> None:
-    """Maps a detector's presence logits to `scale * logit + shift`, in their layer's weights."""
+    """Folds the map `scale * logit + shift` into the weights of a detector's presence layer."""
     layer = model.get_layer("presence")
     kernel, bias = layer.get_weights()
     layer.set_weights([scale * kernel, scale * bias + shift])
@@ -205,7 +205,8 @@ class DetectionLoss(keras.losses.Loss):
     """The loss of a detector, one value per page.
 
     The sum of the penalty-reduced focal loss of presence (arXiv 1904.07850,
-    equation 1), the cross-entropy of classes and the smooth L1 loss of boxes.
+    equation 1), the cross-entropy of the classes and half the smooth L1 loss
+    of the boxes.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -228,10 +229,10 @@ class DetectionLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class CharacterAccuracy(keras.metrics.Mean):
-    """The fraction of characters that the cell at their centre detects and classifies correctly."""
+    """The fraction of characters detected and classified correctly by the cell at their centre."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Counts cells `(N, h, w, 5 + C)` against `targets` `(N, h, w, 8)`."""
+        """Compares cells `(N, h, w, 5 + C)` with `targets` `(N, h, w, 8)`."""
         labels = ops.cast(y_true[..., 3], "int32")
         right = ops.cast(ops.argmax(y_pred[..., _BOX:], axis=-1), "int32") == labels
         found = ops.logical_and(right, y_pred[..., 0] > 0)

@@ -1,4 +1,4 @@
-"""Layers that Keras lacks; each runs and jits on every backend."""
+"""Layers that Keras lacks; each runs, and can be compiled, on every backend."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class GrowTo(keras.layers.Layer):
-    """Makes a map twice as large, each pixel four times, and cuts it to the size of another.
+    """Doubles the size of a map by nearest-neighbour upsampling and crops it to that of another.
 
     Input: `(N, h, w, C)` and `(N, H, W, D)` with H of 2h or 2h - 1, and W
     likewise. Output: `(N, H, W, C)`.
@@ -30,17 +30,16 @@ class GrowTo(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Keras's layer, with the same weights and config, written for XLA's CPU where that computes.
+    """Keras's layer, with the same weights and config, but faster under XLA on a CPU.
 
-    XLA runs depthwise convolutions on a CPU many times slower than matrix
-    products. On a small map one channel's convolution is a fixed matrix from
-    input to output pixels, so there each kernel is spread into its matrix and
-    applied as one; a kernel as large as the map is a weighted sum. Everywhere
-    else this is Keras's own convolution.
+    There, depthwise convolutions are many times slower than matrix products.
+    On small maps each kernel is expanded into its matrix from input to output
+    pixels; a kernel as large as the map is a weighted sum. Everywhere else
+    this is Keras's own convolution.
     """
 
-    # Beyond so many pixels a map's matrices cost more than they save.
-    _most_pixels = 256
+    # On larger maps the matrices cost more than they save.
+    _max_pixels = 256
 
     def call(self, inputs: Any) -> Any:
         height, width, channels = inputs.shape[1:]
@@ -50,10 +49,10 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
             and self.data_format == "channels_last"
             and self.depth_multiplier == 1
         )
-        pixels = height * width if height and width else math.inf  # a size may be open
-        spread = self.padding == "same" and pixels <= self._most_pixels
+        pixels = height * width if height and width else math.inf  # a size may be variable
+        small = self.padding == "same" and pixels <= self._max_pixels
         whole = self.padding == "valid" and self.kernel_size == (height, width)
-        if not (plain and (spread or whole) and _on_xla_cpu()):
+        if not (plain and (small or whole) and _on_xla_cpu()):
             return super().call(inputs)
         kernel = ops.reshape(self.kernel, (-1, channels))
         pixels = ops.reshape(inputs, (-1, height * width, channels))
@@ -79,9 +78,9 @@ def _on_xla_cpu() -> bool:
 
 @functools.cache
 def _taps(height: int, width: int, kernel_size: tuple[int, int]) -> np.ndarray:
-    """`(taps, pixels, pixels)`: 1 where a kernel's tap leads from an input to an output pixel."""
+    """`(taps, pixels, pixels)`: 1 where a kernel's tap connects an input to an output pixel."""
     rows, columns = (index.ravel() for index in np.indices((height, width)))
-    # "same" padding puts the even kernel's odd pixel after the image.
+    # "same" padding puts the extra pixel of an even kernel after the image.
     top, left = (kernel_size[0] - 1) // 2, (kernel_size[1] - 1) // 2
     down = rows[:, None] - rows[None, :] + top  # (input, output)
     right = columns[:, None] - columns[None, :] + left

@@ -30,7 +30,7 @@ class Composer:
         """Composes one page; it depends on `random` alone."""
         ink = Ink(self._height, self._width)
         kind = random.random()
-        empty = kind < 0.2  # of characters to find
+        empty = kind < 0.2  # without target characters
         if kind < 0.05:
             self._write_large(ink, random)
         lines = 0 if kind < 0.1 else chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
@@ -97,7 +97,7 @@ class Composer:
 
     def _write_line(self, ink: Ink, hand: Hand, random: np.random.Generator, words: bool) -> None:
         at, label, before = hand.left, 0, None
-        small = random.random() < 0.12  # some labels are lower than the others, as 0 beside 7
+        small = random.random() < 0.12  # some labels are smaller than others, as 0 beside 7
         low = random.random(self._classes) < 0.25
         fresh = random.random() >= 0.2  # otherwise labels often repeat
         joined = random.random() < 0.1
@@ -143,7 +143,7 @@ class Composer:
     ) -> tuple[float, float, float, float]:
         """Draws a glyph whose left edge is at `at`; returns its box."""
         own = glyph.height if glyph.label >= 0 else HIGH
-        # A character that is low in the data set, as a dash-like 1, stays low.
+        # A character that is small in the data set, such as a dash-like 1, stays small.
         tall = size * hand.height / max(own, 0.6 * HIGH)
         wide = tall * hand.stretch * random.lognormal(0, 0.08)
         width = glyph.width * wide
@@ -163,7 +163,7 @@ class Composer:
         )
 
     def _write_large(self, ink: Ink, random: np.random.Generator) -> None:
-        """Draws a character or letter that is too large for this scale and is read at another."""
+        """Draws a character or letter too large for this scale, which is read at another."""
         height = random.uniform(LARGE, 4 * self._height)
         hand = replace(
             self._hand(random, 0, 1),
@@ -179,7 +179,7 @@ class Composer:
         self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
     def _scatter(self, ink: Ink, random: np.random.Generator) -> None:
-        """Draws letters and marks anywhere but on characters, faint ones there too."""
+        """Draws letters and marks outside characters, and faint ones anywhere."""
         for _ in range(random.integers(1, 7)):
             height = log_uniform(random, 6, self._height)
             hand = replace(

@@ -11,7 +11,7 @@ from keras_digitnet.pages.ink import Ink, Sides
 # `LARGE` those outside the range are ignored by the loss; larger ones are background.
 LOWEST, HIGHEST = 10.0, 42.0
 LARGE = 60.0
-_LEGIBLE = 0.35  # the least likeness of a target character
+_LEGIBLE = 0.35  # the lowest `likeness` of a target character
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Page:
 
 
 def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Generator) -> Page:
-    """The page; sometimes cut to a smaller picture and padded as the reader pads it.
+    """Makes the page, sometimes cropped to a smaller picture and padded as the reader pads it.
 
     Args:
         image: `(H, W)` uint8.
@@ -137,7 +137,7 @@ def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
 
 
 def around(ink: Ink, height: int, width: int, random: np.random.Generator) -> Sides:
-    """A random box around some neighbouring characters, which it may cut, or anywhere."""
+    """A random box around some neighbouring characters, which it may clip, or anywhere."""
     if not ink.boxes or random.random() < 0.15:
         left, top = random.uniform(-5, 0.6 * width), random.uniform(-5, 0.4 * height)
         return left, top, random.uniform(left + 15, width + 5), random.uniform(top + 15, height + 5)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_digitnet.pages import strokes
 
-# A field's side, and the usual height of a digit in it, in pixels of the field.
+# A field's side, and the typical height of a digit in it, in pixels of the field.
 SIDE = 56
 HIGH = 40
 
@@ -53,8 +53,8 @@ class GlyphSource:
     Args:
         images: `(N, 28, 28, 1)` uint8, light on dark: one character each.
         labels: `(N,)` integers.
-        classes: The classes' names. Only if they are the ten digits are digits
-            also drawn from strokes, and letters used as clutter.
+        classes: The class names. If they are the ten digits, digits are also
+            drawn from strokes, and letters are used as clutter.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ def _drawn(paths: Sequence[np.ndarray], stretched: float, label: int = -1) -> Gl
     tall = HIGH / max(high[1] - low[1], 0.3) if label >= 0 else float(HIGH)
     scale = np.array([tall * stretched, tall])
     scale *= np.minimum(1, (SIDE - 6) / np.maximum((high - low) * scale, 1))
-    fine = 2  # drawn at twice the size, with four bits below a pixel
+    fine = 2  # drawn at twice the size, with four fractional bits
     canvas = np.ones((fine * SIDE, fine * SIDE), np.uint8)
     for path in paths:
         at = ((path - (low + high) / 2) * scale + SIDE / 2) * fine - 0.5
@@ -238,7 +238,7 @@ def _at_digit_height(picture: np.ndarray) -> np.ndarray:
 def _skeletons(images: np.ndarray) -> np.ndarray:
     """`(N, SIDE * SIDE / 8)` uint8: each image's skeleton, one bit per pixel."""
     parts = [np.zeros((0, SIDE * SIDE // 8), np.uint8)]
-    for start in range(0, len(images), 500):  # few enough for the processor's cache
+    for start in range(0, len(images), 500):  # batches that fit the processor's cache
         masks = np.stack([_centred_ink(image) for image in images[start : start + 500]])
         parts.append(np.packbits(_thinned(masks).reshape(len(masks), -1), axis=1))
     return np.concatenate(parts)

@@ -18,7 +18,7 @@ class Hand:
 
     Attributes:
         draw: The method of the source that draws the characters.
-        height: Height of a usual character, in pixels.
+        height: Height of a typical character, in pixels.
         left: Column where the line starts, in pixels.
         middle: Row of the line's middle at the page's centre, in pixels.
         slope: Slope of the line, in rows per column.
@@ -31,10 +31,10 @@ class Hand:
         gap: Mean gap between two characters.
         uneven: Standard deviation of the gaps.
         sizes: Standard deviation of the logarithm of the heights.
-        marked: Probability that a place holds clutter.
-        opened: Whether a mark comes first.
-        closed: Whether a mark comes last.
-        count: Largest number of characters.
+        marked: Probability that a position holds clutter.
+        opened: Whether the line starts with a mark.
+        closed: Whether the line ends with a mark.
+        count: Maximum number of characters.
         bend: Standard deviation of a smooth elastic distortion of the glyphs, in
             pixels of the field.
     """
@@ -60,7 +60,7 @@ class Hand:
     bend: float
 
     def marks(self, place: int) -> bool:
-        """Whether a mark stands at that place, like the signs around an amount."""
+        """Whether there is a mark at that position, like the signs around an amount."""
         if place == 0:
             return self.opened
         return self.closed and place == self.count - 1
@@ -201,6 +201,6 @@ _AT = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).astype(np
 
 
 def rub(layer: np.ndarray, random: np.random.Generator) -> None:
-    """Breaks up the ink by the paper's grain, in place, as pencils and dry pens do."""
+    """Breaks up the ink along the paper's grain, in place, as pencils and dry pens do."""
     grain = noise(layer.shape, 2, random)
     layer *= 1 - random.uniform(0.2, 1.1) * np.clip(0.8 * grain - random.uniform(0.2, 1.2), 0, 1)

@@ -1,4 +1,4 @@
-"""Paper and camera: prints, rulings, stains, light and photographic noise."""
+"""Paper and camera: printed backgrounds, rulings, stains, light and photographic noise."""
 
 import math
 
@@ -95,7 +95,7 @@ def _rulings(
                 line(at, across, thickness)
     if cell is not None:
         thickness = 1 if random.random() < 0.5 else int(random.integers(2, 4))
-        # Adjacent cells may each have a line of their own.
+        # Adjacent cells may have separate borders.
         apart = random.uniform(2, 6) if random.random() < 0.3 else 0.0
         for index, at in enumerate(cell):
             if random.random() < 0.85:

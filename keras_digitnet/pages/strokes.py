@@ -2,8 +2,9 @@
 
 A style is a string of strokes separated by semicolons; a stroke is a list of points, joined by a
 smooth curve. A point is `x,y` or `x,y,dx,dy` in hundredths of a digit's height: y points down, and
-each drawing moves the point by up to `dx` and `dy` either way. `oval:x,y,rx,ry,start,end` is an
-arc of an ellipse, from one angle to another in degrees: 0 is right, 90 is down.
+each drawing moves the point by up to `dx` and `dy` in either direction.
+`oval:x,y,rx,ry,start,end` is an arc of an ellipse, from one angle to another in degrees: 0 is
+right, 90 is down.
 """
 
 import functools
@@ -11,8 +12,8 @@ import math
 
 import numpy as np
 
-# The usual styles come first, then those of other schools: a 0 with a tail, a 1 like an
-# upside-down V, a looped 2, an open 4, a 5 with a detached bar, a 9 like a P.
+# The common styles come first, then regional ones: a 0 with a tail, a 1 like an upside-down V, a
+# looped 2, an open 4, a 5 with a detached bar, a 9 like a P.
 DIGITS = {
     "0": (
         "oval:40,50,32,50,-80,275",
@@ -99,8 +100,8 @@ DIGITS = {
     ),
 }
 
-# Marks are never digits, even if they look like one. These end and separate amounts: dots,
-# dashes, `=`, `.-`.
+# Marks are never digits, even if they look like one. These end or separate amounts: dots, dashes,
+# `=`, `.-`.
 USUAL_MARKS = (
     "0,0 3,4,2,2",
     "5,0 8,9 -2,28,5,10",
@@ -140,8 +141,8 @@ def drawn(style: str, random: np.random.Generator, jitter: float = 0.015) -> lis
     Args:
         style: As in `DIGITS` and `MARKS`.
         random: Generator of the variation.
-        jitter: Standard deviation of every point's offset, in heights, in addition
-            to the point's own range.
+        jitter: Standard deviation of an offset of every point, in heights, in
+            addition to the point's range.
     """
     paths = []
     for points in _strokes(style):

@@ -1,4 +1,4 @@
-"""Decodes pictures of any kind to grey pixels."""
+"""Decodes pictures in any supported format to grey pixels."""
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Takes about half a gigabyte to decode.
-_MOST_PIXELS = 64_000_000
-# Scans of a progressive JPEG of the largest size, smaller ones may have more: a few seconds of
-# decoding. Ten are usual.
-_MOST_SCANS = 20
+_MAX_PIXELS = 64_000_000
+# Scans of a progressive JPEG of the largest size, a few seconds of decoding; smaller ones may have
+# more. Ten are usual.
+_MAX_SCANS = 20
 # Fainter pixels are remains of erased ink.
-_FAINTEST_ALPHA = 8
+_MIN_ALPHA = 8
 
 
 def read_image(path: "Picture") -> tuple[np.ndarray, bool]:
@@ -105,7 +105,7 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
 
     file: Any = None
     try:
-        with without_warnings():  # about odd metadata; only the pixels matter
+        with without_warnings():  # only the pixels matter, not odd metadata
             if isinstance(picture, Image.Image):
                 return convert(_within_limits(picture))
             if hasattr(picture, "__array__") and not isinstance(picture, str | bytes):
@@ -127,12 +127,12 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
 
 def _within_limits(picture: "Image.Image") -> "Image.Image":
     width, height = picture.size
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise ValueError(
-            f"{width}x{height} pixels; make it smaller, at most {_MOST_PIXELS // 10**6} million"
+            f"{width}x{height} pixels; make it smaller, at most {_MAX_PIXELS // 10**6} million"
         )
     scans = _scans(picture)
-    if width * height * scans > _MOST_PIXELS * _MOST_SCANS:
+    if width * height * scans > _MAX_PIXELS * _MAX_SCANS:
         raise ValueError(f"a JPEG of {scans:,} scans, too many to decode; save it again")
     return picture
 
@@ -201,7 +201,7 @@ def _on_paper(picture: "Image.Image") -> np.ndarray:
 
     grey, alpha = picture.convert("LA").split()
     strongest = int(np.asarray(alpha).max())
-    if strongest >= _FAINTEST_ALPHA:
+    if strongest >= _MIN_ALPHA:
         alpha = alpha.point(lambda value: round(value * 255 / strongest))
     (opacity,) = ImageStat.Stat(alpha).sum
     (light,) = ImageStat.Stat(ImageChops.multiply(grey, alpha)).sum  # a pixel: grey * alpha / 255

@@ -48,7 +48,7 @@ _LITTER = re.compile(
     re.IGNORECASE,
 )
 _PAGE = re.compile(r"(.+)#page=([1-9]\d{0,8})", re.DOTALL)
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 
 _lock = threading.Lock()
 _without_warnings = 0  # threads that are inside
@@ -82,7 +82,7 @@ def is_decoded(path: str | Path) -> bool:
 
 
 def can_decode(start: bytes) -> bool:
-    """Whether what begins with these bytes, 512 at least, is a picture of a kind read here."""
+    """Whether a file that starts with these bytes, 512 at least, is a picture decoded here."""
     return kind_of(start) in _DECODED_KINDS
 
 
@@ -153,7 +153,7 @@ def count_pages(file: Any) -> list[int]:
 
     Returns:
         Page numbers from 1 on; `[1]` for any other file. If a page is damaged,
-        or there are more than `MOST_PAGES`, its number is the last.
+        or there are more than `MAX_PAGES`, its number is the last.
     """
     from PIL import Image
 
@@ -161,7 +161,7 @@ def count_pages(file: Any) -> list[int]:
     number = 1
     try:
         with without_warnings(), Image.open(file, formats=["TIFF"]) as opened:
-            while number <= MOST_PAGES:
+            while number <= MAX_PAGES:
                 opened.seek(number - 1)
                 reduced = opened.tag_v2.get(254, 0) & 1  # type: ignore[attr-defined]
                 pages += [] if reduced else [number]
@@ -176,9 +176,9 @@ def count_pages(file: Any) -> list[int]:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Ignores Python's warnings; the last of several threads to leave brings them back.
+    """Ignores Python's warnings; the last of several threads to leave restores them.
 
-    `warnings.catch_warnings` alone may bring back what another thread had set.
+    `warnings.catch_warnings` alone may restore the filters of another thread.
     """
     global _without_warnings
     with _lock:

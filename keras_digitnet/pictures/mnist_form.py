@@ -1,4 +1,4 @@
-"""Normalizes a digit that was found in a picture to MNIST's form."""
+"""Normalizes a digit in a picture to MNIST's form."""
 
 import numpy as np
 
@@ -190,7 +190,7 @@ def _magnified(ink: np.ndarray) -> np.ndarray:
         large = cv2.resize(large, size, interpolation=cv2.INTER_AREA)
     else:
         large = cv2.resize(large, size, interpolation=cv2.INTER_CUBIC)
-        large = cv2.GaussianBlur(large, (0, 0), 0.4 * factor)  # smooths the pixels' stairs
+        large = cv2.GaussianBlur(large, (0, 0), 0.4 * factor)  # smooths the pixel staircase
     margin = _MAGNIFIED * 2
     return cv2.copyMakeBorder(large, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
 

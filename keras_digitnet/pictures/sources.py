@@ -1,4 +1,4 @@
-"""Where a picture comes from: a path, a data URL, bytes, an open file; its name in messages."""
+"""Sources of pictures (paths, data URLs, bytes, open files) and their names in messages."""
 
 import contextlib
 import inspect
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError, first_line
-from keras_digitnet.pictures.files import MOST_PAGES, count_pages, first_bytes, kind_of, page_of
+from keras_digitnet.pictures.files import MAX_PAGES, count_pages, first_bytes, kind_of, page_of
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_BYTES = 1 << 30  # of an open file, and of standard input
-# Pillow detects the format from the content. Some formats that are left out start other programs.
+_MAX_BYTES = 1 << 30  # of an open file, and of standard input
+# Pillow detects the format from the content. Decoding some other formats starts other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
 _LONGEST_NAME = 400
@@ -59,10 +59,10 @@ def read_standard_input() -> NamedBytes:
     Raises:
         DigitNetError: It is longer than 1 GiB.
     """
-    content = sys.stdin.buffer.read(_MOST_BYTES + 1) if sys.stdin else b""
-    if len(content) > _MOST_BYTES:
+    content = sys.stdin.buffer.read(_MAX_BYTES + 1) if sys.stdin else b""
+    if len(content) > _MAX_BYTES:
         raise DigitNetError(
-            f"-: expected an image; received: more than {_MOST_BYTES >> 20} MiB of standard input."
+            f"-: expected an image; received: more than {_MAX_BYTES >> 20} MiB of standard input."
         )
     return NamedBytes(content, "-")
 
@@ -126,41 +126,43 @@ def _content(file: Any) -> bytes:
         )
     with contextlib.suppress(AttributeError, OSError):  # a stream is not seekable
         file.seek(0)
-    content = file.read(_MOST_BYTES + 1)
+    content = file.read(_MAX_BYTES + 1)
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(
             f"a file that returns {type(content).__name__}, not bytes; open it with mode 'rb'."
         )
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"more than {_MOST_BYTES >> 20} MiB.")
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"more than {_MAX_BYTES >> 20} MiB.")
     return bytes(content)
 
 
 def seek_page(opened: "Image.Image", page: int) -> None:
+    """Selects a page of a TIFF, counted from 1; raises ValueError if there is no such page."""
     try:
-        if page > MOST_PAGES:
-            raise ValueError(f"page {page}; at most {MOST_PAGES} of a file are read, so split it.")
+        if page > MAX_PAGES:
+            raise ValueError(f"page {page}; at most {MAX_PAGES} of a file are read, so split it.")
         opened.seek(page - 1)
     except EOFError:
         raise ValueError(f"page {page} of a file that has fewer.") from None
 
 
 def warn_of_pages(picture: "Picture", file: Any) -> None:
+    """Logs a warning if a TIFF has several pages, since only the first is read."""
     pages = count_pages(io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file)
     if len(pages) > 1:
         name = name_of(picture)
         logger.warning(
-            "%s: %d pages, of which the first is read. %s",
+            "%s: %d pages; only the first is read. %s",
             name,
             len(pages),
-            "Give each as a picture of its own."
+            "Pass each page as a separate picture."
             if name in ("picture", "data URL")
-            else f"{name}#page={pages[1]} names the next.",
+            else f"The next one is {name}#page={pages[1]}",
         )
 
 
 def received(picture: "Picture", file: Any, error: Exception) -> str:
-    """What a message says was received where a picture cannot be opened."""
+    """Describes what was received, for the message about a picture that cannot be opened."""
     from PIL import UnidentifiedImageError
 
     if isinstance(picture, bytes) and not picture:

@@ -1,4 +1,4 @@
-"""Pictures in files, one after another: an answer or an error for each."""
+"""Reads picture files, giving an answer or an error for each."""
 
 import itertools
 from collections import Counter, deque
@@ -23,36 +23,36 @@ U = TypeVar("U")
 
 
 def in_order(function: Callable[[T], U], items: Iterable[T], jobs: int) -> Iterator[U]:
-    """What a function makes of each item, in their order, computed in `jobs` threads.
+    """Maps a function over the items in `jobs` threads; yields the results in order.
 
-    No more than two items a thread are taken before their turn, so that
-    memory does not grow with their number.
+    At most two items per thread are in progress, so that memory does not grow
+    with the number of items.
     """
     if jobs == 1:
         yield from map(function, items)
         return
     threads = ThreadPoolExecutor(jobs)
-    begun: deque[Future[U]] = deque()
+    pending: deque[Future[U]] = deque()
     try:
         for item in items:
-            begun.append(threads.submit(function, item))
-            if len(begun) == 2 * jobs:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(threads.submit(function, item))
+            if len(pending) == 2 * jobs:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         threads.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What a classifier says of one picture.
+    """The answer for one picture of one digit.
 
     Attributes:
         path: The file, as it was named.
-        label: The name of the most probable class.
-        confidence: Its probability.
-        error: Why the file could not be read; it has no label then.
+        label: The name of the most probable class; empty after an error.
+        confidence: Its probability, times the digit's presence.
+        error: Why the file could not be read; empty otherwise.
     """
 
     path: str
@@ -61,7 +61,7 @@ class FilePrediction:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The file with label and confidence, or with the error; the others are `None`."""
+        """`file`, `label`, `confidence` and `error`; those that do not apply are `None`."""
         label, confidence = (None, None) if self.error else (self.label, self.confidence)
         return {
             "file": self.path,
@@ -76,7 +76,7 @@ class FilePrediction:
         return self.label, confidence, self.path, self.error
 
     def to_line(self) -> str:
-        """The same for people."""
+        """Label, confidence and file, as a line of text."""
         return f"{self.label}  {self.confidence:7.2%}  {self.path}"
 
 
@@ -87,13 +87,23 @@ def predict_files(
     batch_size: int = 256,
     jobs: int = 1,
 ) -> Iterator[FilePrediction]:
-    """Reads pictures of one digit each, in their order, `batch_size` at a time in memory.
+    """Reads pictures of one digit each.
 
-    `jobs` threads find the digits; they are named together.
+    Args:
+        model: The model, as for `team`.
+        paths: The files.
+        raw: Whether the pictures are in MNIST's form, so that they are only
+            resized; needs a classifier.
+        batch_size: Pictures that are classified at a time and held in memory.
+        jobs: Threads that find the digits.
 
-    A file that cannot be read, or holds no digit or several, gets an error in
-    its place. With `raw` the pictures are in MNIST's form already, whatever
-    they look like, and are only resized; that takes a classifier.
+    Yields:
+        One answer per file, in order. A file that cannot be read, or shows no
+        digit or several, gets an error.
+
+    Raises:
+        DigitNetError: `batch_size` is less than 1.
+        ModelError: The model fails, which is no fault of the pictures.
     """
     require_size(batch_size)
     readers = team(model)
@@ -107,13 +117,13 @@ def predict_files(
             return str(path), None, str(error)
 
     found = in_order(find, paths, jobs)
-    while group := list(itertools.islice(found, batch_size)):
-        named = iter(readers.name([each for _, each, _ in group if each]))
-        for path, each, error in group:
+    while batch := list(itertools.islice(found, batch_size)):
+        classified = iter(readers.name([each for _, each, _ in batch if each]))
+        for path, each, error in batch:
             if each is None:
                 yield FilePrediction(path, error=error)
             else:
-                probabilities = next(named)
+                probabilities = next(classified)
                 confidence = each.presence * float(probabilities.max())
                 label = readers.classes[probabilities.argmax()]
                 yield FilePrediction(path, label, confidence)
@@ -121,12 +131,12 @@ def predict_files(
 
 @dataclass(frozen=True)
 class FileReading:
-    """What a picture of many says.
+    """The answer for one picture of numbers.
 
     Attributes:
         path: The file, as it was named.
-        reading: What it says; none where it could not be read.
-        error: Why not.
+        reading: The digits; `None` after an error.
+        error: Why the file could not be read; empty otherwise.
     """
 
     path: str
@@ -134,7 +144,10 @@ class FileReading:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The text and every digit but its picture, or the error; the others are `None`."""
+        """`file`, `text`, `confidence`, `digits` and `error`; those that do not apply are `None`.
+
+        Each digit has `label`, `confidence`, `alternatives` and `box`.
+        """
         if self.reading is None:
             nothing = dict.fromkeys(("text", "confidence", "digits"))
             return {"file": self.path, **nothing, "error": self.error}
@@ -156,16 +169,16 @@ class FileReading:
         }
 
     def to_row(self) -> tuple[str, str, str, str]:
-        """Text in one line, confidence, file, error."""
+        """Text on one line, confidence, file, error."""
         confidence = f"{self.reading.confidence:.6f}" if self.reading else ""
         return self.to_line(), confidence, self.path, self.error
 
     def to_line(self) -> str:
-        """The text in one line."""
+        """The text on one line."""
         return " ".join(self.reading.text.split("\n")) if self.reading else ""
 
     def to_named_line(self) -> str:
-        """Text, confidence and file for people."""
+        """Text, confidence and file, as a line of text."""
         confidence = self.reading.confidence if self.reading else 0.0
         return f"{self.to_line()}  {confidence:7.2%}  {self.path}"
 
@@ -178,15 +191,23 @@ def read_files(
     smallest: float = SMALLEST,
     jobs: int = 1,
 ) -> Iterator[FileReading]:
-    """Reads pictures in their order; one that cannot be read gets an error in its place.
+    """Reads pictures of numbers.
 
-    `jobs` threads read them.
+    Args:
+        model: The model, as for `team`.
+        paths: The files.
+        min_confidence: As for `read`.
+        annotated_dir: Where to write each picture with its boxes, under its
+            name with `.png`; repeated names are numbered.
+        smallest: As for `read`.
+        jobs: Threads that read the pictures.
 
-    With `annotated_dir`, each is also drawn there with its boxes, under its own
-    name with `.png`; a name that comes twice is numbered.
+    Yields:
+        One answer per file, in order; an error if it cannot be read.
 
     Raises:
         ModelError: The model fails, which is no fault of the pictures.
+        WriteError: An annotated picture cannot be written.
     """
     readers = team(model)
     names: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Pictures in batches, for the workers of a data pipeline: Ray Data, Spark, Daft, pandas."""
+"""Reads pictures in batches, for the workers of a data pipeline: Ray Data, Spark, Daft, pandas."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +13,14 @@ from keras_digitnet.reading.reader import team
 
 
 class BatchReader:
-    """Reads batches of pictures, as `map_batches` of Ray Data and pandas UDFs hand them over.
+    """Reads batches of pictures, as Ray Data's `map_batches` and pandas UDFs pass them.
 
-    A pipeline makes one in each worker, since models cannot be pickled, and
-    calls it with every batch. Each computes on one thread: start a worker for
-    every processor.
+    Create one in each worker, since models cannot be pickled, and call it with
+    each batch. It computes on one thread: start one worker per processor.
 
     Args:
-        model: What names the digits, as `load` takes it; else the shipped
-            reader and `base` together.
+        model: The model that classifies the digits, as for `load`; by default
+            the shipped reader and `base` together.
         one_digit: Whether each picture shows one digit, as for `predict`.
         backend: As for `load`.
 
@@ -32,21 +31,21 @@ class BatchReader:
     def __init__(
         self, model: str | Path | None = None, one_digit: bool = False, backend: str | None = None
     ) -> None:
-        named = load(model, backend, threads=1) if model else None
-        self._team = team(named, backend=backend, threads=1)
+        loaded = load(model, backend, threads=1) if model else None
+        self._team = team(loaded, backend=backend, threads=1)
         self._one_digit = one_digit
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-        """The answers of one batch; a picture that cannot be read is a row with an `error`.
+        """Reads one batch; a picture that cannot be read becomes a row with an `error`.
 
         Args:
-            batch: `bytes`, the content of N picture files, and `path`, their
+            batch: `bytes`, the contents of N picture files, and `path`, their
                 names.
 
         Returns:
-            Arrays of N: `path`, `text` - or `label` with `one_digit` - and
-            `error` of str, empty where there is none, and `confidence` of
-            float32, 0 beside an error.
+            Arrays of shape `(N,)`: `path`, `text` (or `label` with
+            `one_digit`) and `error` of str, empty without an error, and
+            `confidence` of float32, 0 with an error.
         """
         paths = [str(path) for path in batch["path"]]
         pictures = [
@@ -54,18 +53,18 @@ class BatchReader:
             for content, path in zip(batch["bytes"], paths, strict=True)
         ]
         if self._one_digit:
-            said = [
+            answers = [
                 (each.label, each.confidence, each.error)
                 for each in predict_files(self._team, pictures)
             ]
         else:
-            said = [
+            answers = [
                 (each.reading.text, each.reading.confidence, "")
                 if each.reading
                 else ("", 0.0, each.error)
                 for each in read_files(self._team, pictures)
             ]
-        texts, confidences, errors = zip(*said, strict=True) if said else ((), (), ())
+        texts, confidences, errors = zip(*answers, strict=True) if answers else ((), (), ())
         return {
             "path": np.array(paths, object),
             "label" if self._one_digit else "text": np.array(texts, object),

@@ -1,4 +1,4 @@
-"""Loads trained models of any format: a `Classifier` of digits, or a `Reader` that finds them."""
+"""Loads trained models in any format: as a `Classifier` of digits or a `Reader` that finds them."""
 
 import sys
 import threading
@@ -29,13 +29,13 @@ from keras_digitnet.formats import BY_SUFFIX, EXPORTED, SAVED_MODEL
 from keras_digitnet.formats.runtime import Runtime
 from keras_digitnet.reading.finding import Named, Reader
 
-# A runtime that several threads start at once may wait for itself: OpenVINO does.
-_opening = threading.Lock()
+# Some runtimes, such as OpenVINO, deadlock if several threads start them at once.
+_open_lock = threading.Lock()
 _EXPECTED = (
     f"one of the presets {', '.join(PRESETS)}, the folder of a run or of exports, a file that ends "
     f"in {', '.join(BY_SUFFIX)}, the folder of a SavedModel, or the address of a served model"
 )
-# The largest allowed difference of a row's sum of probabilities from 1.
+# How much the sum of a row of probabilities may differ from 1.
 _SUM_TOLERANCE = 1e-3
 
 
@@ -55,26 +55,27 @@ class Predictions:
 class Classifier(Named):
     """A trained model that classifies images of single digits, in any format.
 
-    It is thread-safe in every format. Forked processes may use it too, unless it
-    runs in Keras or TensorFlow, where they get an error. It cannot be pickled or
-    copied: load it by name in each worker process.
+    It is thread-safe. Forked processes may use it too, unless it runs in Keras or
+    TensorFlow, where they get an error. It cannot be pickled or copied: load it
+    by name in each worker process.
 
     Attributes:
-        classes: The C names; a label is an index into them. Numbers from 0 on if
-            the model has no names.
-        named: Whether the model has names.
+        classes: The C class names; a label is an index into them. Numbers from
+            0 on if the model has no class names.
+        named: Whether the model has class names.
     """
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> Predictions:
-        """Reads digits in MNIST's form: light on dark, centred.
+        """Classifies digits in MNIST's form: light on dark, centred.
 
         Args:
-            images: `(N, 28, 28)` or `(N, 28, 28, 1)` uint8, any N from 0 up.
+            images: `(N, 28, 28)` or `(N, 28, 28, 1)` uint8; N may be 0.
             batch_size: Images that are computed at a time.
 
         Raises:
-            DigitNetError: The images have another shape or dtype.
-            ModelError: The model fails, or a server does not answer.
+            DigitNetError: The images have another shape or dtype, `batch_size`
+                is less than 1.
+            ModelError: The model fails or returns invalid outputs.
         """
         require_size(batch_size)
         try:
@@ -96,7 +97,7 @@ class Classifier(Named):
         return Predictions(labels, probabilities)
 
     def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The runtime's answers, after validation."""
+        """The validated outputs of the runtime: probabilities and labels."""
         name = self._runtime.name
         try:
             probabilities, labels = self._runtime.predict_batch(images)
@@ -104,8 +105,7 @@ class Classifier(Named):
             raise
         except Exception as error:  # runtimes raise exceptions of any type
             raise ModelError(
-                f"{name}: expected it to compute {len(images)} images; "
-                f"received: {first_line(error)}"
+                f"{name}: expected outputs for {len(images)} images; received: {first_line(error)}"
             ) from error
         expected = (len(images), len(self.classes))
         if probabilities.shape != expected or labels.shape != expected[:1]:
@@ -115,10 +115,10 @@ class Classifier(Named):
             )
         with np.errstate(all="ignore"):
             lowest, off = probabilities.min(), np.abs(probabilities.sum(axis=1) - 1).max()
-        if not (lowest >= 0 and off <= _SUM_TOLERANCE):  # nor if one of them is NaN
+        if not (lowest >= 0 and off <= _SUM_TOLERANCE):  # also true for NaN
             raise ModelError(
-                f"{name}: expected probabilities, 0 or more, of which each row adds up to 1; "
-                f"received: a lowest of {lowest:g}, and sums that are off by up to {off:g}. "
+                f"{name}: expected probabilities of at least 0 that sum to 1 in each row; "
+                f"received: a minimum of {lowest:g}, and sums that are off by up to {off:g}. "
                 "Train or fetch the model again."
             )
         if labels.min() < 0 or labels.max() >= len(self.classes):
@@ -132,7 +132,7 @@ class Classifier(Named):
 def average(models: Sequence[Classifier | Reader]) -> Classifier:
     """An ensemble: a classifier whose probabilities are the mean of its members'.
 
-    A single member is returned itself.
+    A single classifier is returned as it is.
 
     Raises:
         DigitNetError: The members have different classes, or one is a reader.
@@ -167,17 +167,16 @@ def require_size(batch_size: int) -> None:
 def load_classifier(
     where: str | Path, backend: str | None = None, threads: int | None = None
 ) -> Classifier:
-    """`load`, for what only a classifier can do.
+    """Loads a classifier; the arguments are those of `load`.
 
     Raises:
-        DigitNetError: As for `load`; or it is a reader.
+        DigitNetError: As for `load`, or the model is a reader.
     """
     model = load(where, backend, threads)
     if isinstance(model, Reader):
         raise DigitNetError(
             "model: expected a classifier of single digits; received: "
-            f"{without_credentials(where)}, a reader, which finds them in pictures. "
-            "Use it with: keras-digitnet read"
+            f"{without_credentials(where)}, a reader. Use it with: keras-digitnet read"
         )
     return model
 
@@ -185,28 +184,28 @@ def load_classifier(
 def load(
     where: str | Path, backend: str | None = None, threads: int | None = None
 ) -> Classifier | Reader:
-    """Loads a trained model of any format.
+    """Loads a trained model in any format.
 
     The class names are read from the `config.json` beside a file or inside a
     SavedModel.
 
     Args:
-        where: A preset's name, such as `base`, for a model of the package; the
+        where: The name of a preset, such as `base`, for a shipped model; the
             folder of a run; a `.keras`, `.onnx`, `.tflite` or OpenVINO `.xml`
             file; the folder of a SavedModel, or its parent for the newest
             version; a folder of exports, for the first that exists of ONNX,
-            SavedModel, LiteRT, OpenVINO and int8; or the URL of a served
-            model: of TF Serving, `http://localhost:8501/v1/models/digitnet`,
-            or of a server of the V2 protocol such as Triton,
-            `http://localhost:8000/v2/models/digitnet`.
+            SavedModel, LiteRT, OpenVINO and int8; or the URL of a model on TF
+            Serving (`http://localhost:8501/v1/models/digitnet`) or on a server
+            of the V2 protocol such as Triton
+            (`http://localhost:8000/v2/models/digitnet`).
         backend: The Keras backend, for presets and `.keras` files. The default
             is `KERAS_BACKEND` as it was when the package was imported. Without
             either, a preset runs in ONNX Runtime, and a `.keras` file on the
-            backend of a running Keras, else that of `keras.json`, else
-            TensorFlow.
-        threads: On how many a call computes, in ONNX Runtime and LiteRT; else
-            as many as there are processors. 1 is best where threads or
-            processes of one's own ask at the same time.
+            current backend if Keras is imported, else that of `keras.json`,
+            else TensorFlow.
+        threads: Threads per call in ONNX Runtime and LiteRT; by default one
+            per processor. 1 is best if several threads or processes call
+            models at the same time.
 
     Returns:
         A `Classifier`, or a `Reader` for a model such as `reader`.
@@ -219,16 +218,16 @@ def load(
     if path is None:
         return _model(serving.open_server(str(where)), None)
     form = SAVED_MODEL if path.is_dir() else BY_SUFFIX[path.suffix]
-    with _opening:
+    with _open_lock:
         if backend:
             environment.select_backend(backend)
         return _model(form.open(path, threads), config_dir(path))
 
 
 def find_model(where: str | Path, backend: str | None = None) -> Path | None:
-    """The file or the folder of a SavedModel's version that `load` opens; `None` for a server.
+    """The file, or folder of a SavedModel's version, that `load` opens; `None` for a server.
 
-    Opens nothing, so that a mistake in a name is reported at once.
+    Opens nothing, so that a mistyped name is reported at once.
 
     Raises:
         DigitNetError: There is no such model, or no such backend for it.
@@ -246,7 +245,7 @@ def find_model(where: str | Path, backend: str | None = None) -> Path | None:
 
 
 def _model(runtime: Runtime, names_in: Path | None) -> Classifier | Reader:
-    """The classifier or reader of a runtime, with the class names of a folder."""
+    """The classifier or reader of a runtime, with the class names found in a folder."""
     names = class_names(names_in, runtime.num_classes) if names_in else None
     return Reader(runtime, names) if runtime.is_reader else Classifier(runtime, names)
 
@@ -268,9 +267,9 @@ def find_keras_file(where: str | Path) -> Path:
 
 
 def _find(where: str | Path, in_keras: bool) -> Path:
-    """The file or the folder of a SavedModel's version that `where` means.
+    """The file, or folder of a SavedModel's version, that `where` names.
 
-    A preset is its `.keras` file where Keras runs it, else its ONNX file.
+    A preset's `.keras` file if Keras runs it, otherwise its ONNX file.
     """
     if where in PRESETS or where == VERIFIER:
         return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
@@ -305,5 +304,5 @@ def _refuse_backend(where: str | Path, backend: str | None) -> None:
     if backend:
         raise DigitNetError(
             f"backend: expected none for {without_credentials(where)}, which Keras does not run; "
-            f"received: {backend}. Leave it out."
+            f"received: {backend}. Omit it."
         )

@@ -1,4 +1,4 @@
-"""Models on a server, over the network."""
+"""Clients of served models."""
 
 import re
 
@@ -18,14 +18,14 @@ def is_address(where: str) -> bool:
 def open_server(address: str) -> Runtime:
     """Connects to a served model at a URL of TF Serving (`/v1/`) or the V2 protocol (`/v2/`).
 
-    Every request may take `transport.TIMEOUT_SECONDS` to connect and as many
-    again for the answer, and is tried `transport.TRIES` times if the server is
-    down, slow or busy.
+    A request may take `transport.TIMEOUT_SECONDS` to connect, and the same
+    time again for the answer. It is tried `transport.TRIES` times if the
+    server is down, slow or busy.
 
     Raises:
         DigitNetError: The URL is not that of a model, the server does not
             answer, or it serves another kind of model. `predict_batch` raises
-            the same.
+            it too.
     """
     server = require_address(address)
     protocol = open_inference if "/v2/models/" in server.url else tf_serving

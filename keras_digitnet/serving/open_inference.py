@@ -1,7 +1,7 @@
-"""A client of the Open Inference Protocol (V2), which Triton, KServe, MLServer and others speak.
+"""A client of the Open Inference Protocol (V2) of Triton, KServe, MLServer and others.
 
-Requests and answers follow https://github.com/kserve/open-inference-protocol. Servers may offer
-the extension `binary_tensor_data`, raw bytes instead of numbers in JSON, of
+The protocol is specified at https://github.com/kserve/open-inference-protocol; the extension
+`binary_tensor_data`, raw bytes instead of JSON numbers, at
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
 
@@ -33,7 +33,7 @@ def open_model(server: Server) -> Runtime:
     """
     metadata, _ = server.ask(server.url)
     inputs = _declared_inputs(server, metadata)
-    binary = speaks_binary(server)
+    binary = supports_binary(server)
     answer = _infer(server, np.zeros((1, 28, 28, 1), np.uint8), binary)
     open_sizes, sides = (3, (None, None)) if "presence" in answer else (1, (28, 28))
     outputs = {
@@ -71,7 +71,7 @@ def _declared_inputs(server: Server, metadata: Any) -> Signature:
         raise server.error("the metadata of a model", metadata) from None
 
 
-def speaks_binary(server: Server) -> bool:
+def supports_binary(server: Server) -> bool:
     """Whether the server lists the extension `binary_tensor_data`."""
     try:
         about, _ = server.ask(urllib.parse.urljoin(server.url, "/v2"))
@@ -82,7 +82,7 @@ def speaks_binary(server: Server) -> bool:
 
 
 def _infer(server: Server, images: np.ndarray, binary: bool) -> dict[str, np.ndarray]:
-    """The outputs by name; labels are `(N,)` int64, all others float32."""
+    """The outputs by name; `label` is `(N,)` int64, all others are float32."""
     tensor: dict[str, Any] = {"name": "images", "shape": images.shape, "datatype": "UINT8"}
     url = f"{server.url}/infer"
     if binary:

@@ -26,7 +26,7 @@ TRIES = 3
 PAUSE_SECONDS = 0.5
 
 _JSON = {"Content-Type": "application/json"}
-_MOST_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26
 # Statuses of a server that is busy or switches versions; others are permanent.
 _RETRIED_STATUSES = {429, 502, 503, 504}
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
@@ -56,7 +56,7 @@ class Server:
     def ask(
         self, url: str, body: bytes | None = None, headers: Mapping[str, str] = _JSON
     ) -> tuple[Any, bytes]:
-        """Sends a request, GET without a body and else POST, and retries temporary failures.
+        """Sends a GET request, or a POST request if there is a body; retries temporary failures.
 
         Returns:
             The JSON of the answer, and the raw bytes that follow it.
@@ -106,22 +106,22 @@ class Server:
                 method = "GET" if body is None else "POST"
                 connection.request(method, parts.path, body, headers)
                 response = connection.getresponse()
-                content = response.read(_MOST_BYTES + 1)
+                content = response.read(_MAX_BYTES + 1)
             if late.is_set():
                 raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
             raise _BusyError("no answer in time" if late.is_set() else first_line(error)) from None
         finally:
             connection.close()
-        if len(content) > _MOST_BYTES:
-            raise ModelError(f"{url}: expected at most {_MOST_BYTES:,} bytes; received: more.")
+        if len(content) > _MAX_BYTES:
+            raise ModelError(f"{url}: expected at most {_MAX_BYTES:,} bytes; received: more.")
         if response.status == http.HTTPStatus.OK:
             return content, response.getheader(JSON_LENGTH)
         answer = f"status {response.status}, {_reason(self._hiding(content))}"
         if response.status in _RETRIED_STATUSES:
             raise _BusyError(answer)
         if response.status == http.HTTPStatus.UNAUTHORIZED:
-            answer += f". Put credentials into the address, or into {AUTHORIZATION}."
+            answer += f". Put credentials in the address or in {AUTHORIZATION}."
         raise RefusedError(f"{url}: expected an answer; received: {answer}")
 
     def _hiding(self, content: bytes) -> bytes:
@@ -165,7 +165,7 @@ def require_server(address: str, paths: re.Pattern[str], example: str) -> Server
 
 
 def _authorization(credentials: str) -> str:
-    """The header for `name:password` of a URL, else that of the environment."""
+    """The header for `name:password` of a URL, otherwise that of the environment."""
     if credentials:
         name, _, password = credentials.partition(":")
         text = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
@@ -208,7 +208,7 @@ def _deadline(connection: socket.socket, late: threading.Event) -> Iterator[None
 
 
 def _reason(content: bytes) -> str:
-    """The server's message in `{"error": ...}`, else the start of the body."""
+    """The server's message in `{"error": ...}`, otherwise the start of the body."""
     try:
         return " ".join(str(json.loads(content)["error"]).split())[:300]
     except (ValueError, KeyError, TypeError, RecursionError):

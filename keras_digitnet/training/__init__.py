@@ -1,4 +1,4 @@
-"""A training run: `train` and `resume`."""
+"""Training runs: `train` and `resume`."""
 
 from keras_digitnet.training.callbacks import TrainingInterrupted
 from keras_digitnet.training.run import Run, resume, train

@@ -1,4 +1,4 @@
-"""What goes on inside `fit`: seeds, checkpoints, and reasons to stop."""
+"""The callbacks of a run: seeds, checkpoints, early stopping, signals."""
 
 import contextlib
 import logging
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingInterrupted(Interrupted):
-    """Ctrl-C or SIGTERM came; the message says what was kept and how to go on."""
+    """Ctrl-C or SIGTERM; the message says what was saved and how to resume."""
 
 
 class DivergedError(DigitNetError):
-    """The loss is not finite, and would not be on another try."""
+    """The loss is not finite; resuming would give the same result."""
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Sets the random layers' states from the seed and the epoch's number alone.
+    """Reseeds the random layers at each epoch, from the seed and the epoch's number.
 
-    Keras saves these states neither in `.keras` nor in `.weights.h5` files, so
-    a resumed run would augment otherwise than one that never stopped.
+    Keras does not save their states in `.keras` or `.weights.h5` files, so a
+    resumed run would otherwise augment differently from an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,15 +46,14 @@ class EpochSeeds(keras.callbacks.Callback):
 
 
 class Guard(keras.callbacks.Callback):
-    """Ends training between two batches, on a signal or a loss that is not finite.
+    """Stops training between batches on a signal or a loss that is not finite.
 
-    It never waits for a step to be computed. A signal is seen before the next
-    step is begun. Keras reads each step's loss in a thread of its own, as it
-    does without any callback; one that is not finite ends `fit` as soon as it
-    is known, and before the epoch's end counts.
+    It never waits for a step. Signals are checked before each step. Keras
+    reads the losses in a separate thread; one that is not finite ends `fit` as
+    soon as it is known, and before the epoch is saved.
     """
 
-    async_safe = True  # which tells Keras that `on_train_batch_end` may come from that thread
+    async_safe = True  # lets Keras call `on_train_batch_end` from that thread
 
     def __init__(self, signals: list[int], group: Group) -> None:
         super().__init__()
@@ -66,14 +65,14 @@ class Guard(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if number := self._group.agreed(max(self._signals, default=0)):
+        if number := self._group.highest(max(self._signals, default=0)):
             raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", number)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._require_finite("loss", logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        # The last step may corrupt the weights after its own loss was taken.
+        # The last step may corrupt the weights after its loss was computed.
         self._require_finite("val_loss", logs)
 
     def _require_finite(self, name: str, logs: dict[str, float] | None) -> None:
@@ -86,7 +85,7 @@ class Guard(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's early stopping, which also knows the epochs before a resume."""
+    """Keras's early stopping, restored from the history when a run is resumed."""
 
     def __init__(self, patience: int, folder: RunFolder, history: History) -> None:
         super().__init__("val_loss", patience=patience, restore_best_weights=True)
@@ -108,11 +107,11 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After each epoch writes the history and the whole state of training.
+    """Writes the history and a checkpoint after each epoch.
 
-    The history comes first: rows beyond the newest checkpoint are cut off on
-    resuming. Besides the newest checkpoint the best one is kept. They are
-    `.keras` files because HDF5 ends the whole process where a disk is full.
+    The history is written first: on resuming, rows beyond the newest
+    checkpoint are dropped. The newest and the best checkpoint are kept. They
+    are `.keras` files because HDF5 aborts the process when the disk is full.
     """
 
     def __init__(self, folder: RunFolder, history: History) -> None:
@@ -139,19 +138,19 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def _require_folder(folder: RunFolder) -> None:
-    """Else the next file would make it anew, without what it held."""
+    """Raises DigitNetError if the folder was removed; the next write would recreate it empty."""
     if not folder.config_path.is_file():
         raise DigitNetError(
-            f"{folder.path}: expected the run's folder to stay; received: it was removed."
+            f"{folder.path}: expected the run's folder to remain; received: it was removed."
         )
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM goes into; the second acts as it always does."""
-    came: list[int] = []
+    """Yields a list that receives the first Ctrl-C or SIGTERM; a second one acts as usual."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield came  # signals reach the main thread only
+        yield received  # signals reach the main thread only
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -160,13 +159,13 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
     def on_signal(number: int, frame: object) -> None:
-        came.append(number)
+        received.append(number)
         restore()
         logger.warning("Stopping after this batch; press Ctrl-C again to stop at once.")
 
     for number in previous:
         signal.signal(number, on_signal)
     try:
-        yield came
+        yield received
     finally:
         restore()

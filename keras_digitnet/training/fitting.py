@@ -1,4 +1,4 @@
-"""`Model.fit` with the settings, the feed and the callbacks of a run."""
+"""`Model.fit` with the settings, the batches and the callbacks of a run."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -28,12 +28,12 @@ from keras_digitnet.training.tasks import Batch, task_of
 def build_and_compile(
     config: TrainConfig, dataset: Dataset, steps: int | None = None
 ) -> keras.Model:
-    """The model as `train` fits it: AdamW, the loss and the accuracy of its task.
+    """Builds the model and compiles it as `train` does, with AdamW.
 
     Args:
         config: The network, the learning rates.
-        dataset: For the classes and the size of an epoch.
-        steps: Of an epoch; by default as many as `train` makes.
+        dataset: Determines the classes and the steps per epoch.
+        steps: Steps per epoch; by default those of `train`.
     """
     task = task_of(config, dataset)
     model = task.network(_model_name(config, dataset))
@@ -46,21 +46,22 @@ def build_and_compile(
         metrics=task.metrics,
         jit_compile=jit_compile(),
     )
-    model.optimizer.build(model.trainable_variables)  # which mixed_float16 wraps to scale the loss
+    # Not `optimizer`, which `compile` wraps under mixed_float16 to scale the loss.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
 def _model_name(config: TrainConfig, dataset: Dataset) -> str:
-    """The data set's name goes wherever the model goes."""
+    """Includes the name of the data set, so that every export names it."""
     return f"digitnet_{config.preset}_{plain_name(dataset.name)}"
 
 
 def feed(endless: Iterator[Batch]) -> Any:
-    """Batches as `Model.fit` takes them best.
+    """The batches of an endless iterator in the form that suits `Model.fit`.
 
-    Keras would hand them to TensorFlow as a data set whose buffers TensorFlow
-    tunes as it goes, in a thread that sleeps ever longer. At the end of `fit`
-    that thread may be waited for, as long again as the training took.
+    On TensorFlow, Keras would wrap the iterator in a `tf.data` pipeline with
+    autotuning, whose thread sleeps for ever longer intervals; at its end `fit`
+    may wait for it as long as the training took.
     """
     if keras.backend.backend() != "tensorflow":
         return endless
@@ -86,11 +87,28 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback],
     group: Group,
 ) -> None:
-    """Trains to the end, adds to `history`, and leaves the best weights in the model."""
+    """Trains the remaining epochs; appends to `history` and restores the best weights.
+
+    Args:
+        model: A compiled model, with the weights and the optimizer's state of
+            the last epoch in `history`.
+        folder: The run's folder, for checkpoints and `history.csv`.
+        config: The run's settings.
+        dataset: The run's images.
+        history: The epochs so far; empty for a new run.
+        verbose: As for `keras.Model.fit`.
+        callbacks: Called after the run's own.
+        group: The devices.
+
+    Raises:
+        DivergedError: The loss is not finite.
+        TrainingInterrupted: Ctrl-C or SIGTERM.
+        DigitNetError: The folder cannot be written to.
+    """
     task = task_of(config, dataset)
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
-    with stop_signals() as signals, group.scope(), group.losses_told():
+    with stop_signals() as signals, group.scope(), group.process_failures():
         model.fit(
             feed(task.batches(done, group.rows(config.batch_size))),
             steps_per_epoch=task.steps,
@@ -98,7 +116,7 @@ def fit(
             epochs=done if patience_lost else config.epochs,
             validation_data=task.validation(),
             validation_batch_size=task.validation_batch,
-            shuffle=False,  # the task has done it
+            shuffle=False,  # the task shuffles
             verbose=verbose if environment.has_stdout() and not group.process else 0,
             callbacks=[
                 WarmupCosine(config, task.steps),
@@ -110,5 +128,5 @@ def fit(
                 *callbacks,
             ],
         )
-        if number := group.agreed(max(signals, default=0)):  # in the last epoch's validation
+        if number := group.highest(max(signals, default=0)):  # in the last epoch's validation
             raise TrainingInterrupted("Stopped after the last epoch.", number)

@@ -1,4 +1,4 @@
-"""What a run remembers of each epoch."""
+"""The metrics of each epoch of a run, in `history.csv`."""
 
 import csv
 import io
@@ -12,11 +12,12 @@ COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "sec
 
 
 def best_epoch(history: History) -> int:
-    """The number of the first epoch, from 1 on, with the lowest validation loss."""
+    """The number, from 1, of the first epoch with the lowest validation loss."""
     return 1 + min(range(len(history)), key=lambda index: history[index]["val_loss"])
 
 
 def write_history(folder: RunFolder, history: History) -> None:
+    """Writes `history.csv`, one row per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["epoch", *COLUMNS], lineterminator="\n")
     writer.writeheader()
@@ -25,7 +26,11 @@ def write_history(folder: RunFolder, history: History) -> None:
 
 
 def read_history(folder: RunFolder) -> History:
-    """The epochs up to the newest checkpoint; none where there is no checkpoint."""
+    """The epochs up to the newest checkpoint; empty without a checkpoint.
+
+    Raises:
+        DigitNetError: `history.csv` is missing or damaged.
+    """
     epochs = max(folder.checkpoints(), default=0)
     if epochs == 0:
         return []
@@ -35,5 +40,5 @@ def read_history(folder: RunFolder) -> History:
         return [{column: float(row[column]) for column in COLUMNS} for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DigitNetError(
-            f"{folder.history_path}: expected a row an epoch; received: {first_line(error)}."
+            f"{folder.history_path}: expected one row per epoch; received: {first_line(error)}."
         ) from None

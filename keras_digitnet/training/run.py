@@ -1,4 +1,4 @@
-"""A whole run, and everything that it leaves behind."""
+"""A complete run: training, and every file of its folder."""
 
 import contextlib
 import functools
@@ -43,12 +43,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: Where everything lies.
-        history: A row an epoch, as in `history.csv`.
+        folder: The run's folder.
+        history: One row per epoch, as in `history.csv`.
         metrics: As in `metrics.json`.
-        validation: Figures of the kept model on the validation images, which
-            chose its epoch and its temperature.
-        test: The same on the test images; `None` if they were left closed.
+        validation: Metrics of the saved model on the validation images, which
+            its epoch and its temperature were chosen with.
+        test: Metrics on the test images; `None` with `TrainConfig.test` off.
     """
 
     folder: RunFolder
@@ -59,10 +59,11 @@ class Run:
 
     @property
     def model_path(self) -> Path:
+        """The `.keras` file."""
         return self.folder.model_path
 
     def _repr_png_(self) -> bytes | None:
-        """The curves for a notebook; `None` if their file is gone."""
+        """The training curves, for notebooks; `None` if their file was removed."""
         path = self.folder.curves_path
         return path.read_bytes() if path.is_file() else None
 
@@ -79,31 +80,31 @@ def train(
     """Trains a model and writes a run folder.
 
     Sets the global seeds of Python, NumPy and the backend. Computes in Keras's
-    dtype policy if it is `mixed_bfloat16` or `mixed_float16`, and else in
-    float32; the model's file is float32.
+    dtype policy if it is `mixed_bfloat16` or `mixed_float16`, otherwise in
+    float32; the saved model is float32.
 
     Args:
-        config: What to train, and on what.
-        dataset: Images in place of those that `config.data` names.
-        out_dir: The run folder becomes a new folder in here.
-        verbose: As for `keras.Model.fit`: 0 silent, 1 a bar, 2 a line an
-            epoch; `auto` is Keras's choice.
+        config: The settings.
+        dataset: Replaces the data set that `config.data` names.
+        out_dir: The folder in which the run folder is created.
+        verbose: As for `keras.Model.fit`: 0 silent, 1 a progress bar, 2 one
+            line per epoch; `auto` is Keras's choice.
         callbacks: Keras callbacks, called after the run's own. They may stop
-            the training; what they do to the weights is theirs to answer for.
-        devices: How many devices share each batch, or `all`; the losses are
-            those of one. On JAX only. In several processes that have called
-            `keras.distribution.initialize` all do; process 0 alone leaves a
-            folder.
+            the training, but should not change the weights.
+        devices: Number of devices that share each batch, or `all`, on JAX; the
+            losses are the same as on one. In several processes, connected by
+            `keras.distribution.initialize`, all devices are used, and only
+            process 0 writes a run folder.
 
     Raises:
-        DigitNetError: The data is unusable, the loss was not finite, a callback
-            is none, or the run folder cannot be written to.
-        TrainingInterrupted: Ctrl-C or SIGTERM; ends after the current batch.
+        DigitNetError: The data is unusable, the loss is not finite, a callback
+            is not a Keras callback, or the run folder cannot be written to.
+        TrainingInterrupted: Ctrl-C or SIGTERM; stops after the current batch.
     """
     _require_callbacks(callbacks)
     _require_packages(config)
     dataset = dataset or _load(config)
-    # The run names what it really uses, whatever `auto` finds or a preset is tomorrow.
+    # The run records what it uses, since `auto` and the presets may change.
     config = config.completed(dataset.source, len(dataset.classes))
     group = Group(devices, config.batch_size)
     policy = network_dtype()
@@ -116,7 +117,7 @@ def train(
         )
     named = (dataset.name, config.preset, keras.backend.backend())
     new = functools.partial(create_run_folder, Path(out_dir), *named)
-    with group.folder(new, going_on=False) as folder, _keras_settings(policy):
+    with group.folder(new, resuming=False) as folder, _keras_settings(policy):
         write_json(folder.config_path, _describe(config, dataset, policy))
         return _run(folder, config, dataset, verbose, callbacks, group)
 
@@ -129,25 +130,26 @@ def resume(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     devices: int | str | None = None,
 ) -> Run:
-    """Goes on with a run that was stopped; the end is as if it never had been.
+    """Resumes a stopped run; the result is identical to that of an uninterrupted one.
 
     Args:
         run_dir: The run's folder.
-        dataset: The images the run was given, if it was given any.
+        dataset: The data set that was passed to `train`, if any.
         verbose: As for `train`.
-        callbacks: As for `train`; none is kept with a run, so give them again.
-        devices: As for `train`; another number than before will do.
+        callbacks: As for `train`; they are not saved with a run.
+        devices: As for `train`; may differ from the number before.
 
     Raises:
         DigitNetError: The folder holds no unfinished run, or the backend or the
-            images are not the run's own. Otherwise as `train`.
+            images differ from the run's. Otherwise as for `train`.
+        TrainingInterrupted: As for `train`.
     """
     _require_callbacks(callbacks)
     folder = RunFolder(Path(run_dir))
     saved = folder.read_unfinished()
     if (backend := keras.backend.backend()) != saved["backend"]:
         raise DigitNetError(
-            f"{run_dir}: expected the run's own backend, {saved['backend']}; received: {backend}."
+            f"{run_dir}: expected the run's backend, {saved['backend']}; received: {backend}."
         )
     try:
         config = TrainConfig.from_json(saved["train"])
@@ -161,11 +163,11 @@ def resume(
         raise DigitNetError(f"{folder.config_path}: {error}") from None
     if dataset.fingerprint() != saved["fingerprint"]:
         raise DigitNetError(
-            f"{run_dir}: expected the run's own images ({saved['dataset']}); received: "
+            f"{run_dir}: expected the run's data set, {saved['dataset']}; received: "
             f"{dataset.name} with other content."
         )
     group = Group(devices, config.batch_size)
-    with group.folder(lambda: folder, going_on=True) as own, _keras_settings(policy):
+    with group.folder(lambda: folder, resuming=True) as own, _keras_settings(policy):
         remove_leftovers(own.path)
         return _run(own, config, dataset, verbose, callbacks, group)
 
@@ -174,9 +176,9 @@ def resume(
 
 
 def _require_packages(config: TrainConfig) -> None:
-    """Before hours of training, not after them."""
+    """Fails before hours of training, not after."""
     if config.export:
-        environment.require_tensorflow("export (--no-export leaves it out)")
+        environment.require_tensorflow("export (--no-export skips it)")
 
 
 def _load(config: TrainConfig) -> Dataset:
@@ -185,10 +187,10 @@ def _load(config: TrainConfig) -> Dataset:
 
 @contextlib.contextmanager
 def _keras_settings(policy: str) -> Iterator[None]:
-    """Keras's dtype policy is the run's, and its floatx float32.
+    """Sets Keras's dtype policy to the run's and its floatx to float32.
 
-    The layers state what they need, but the optimizer and what Keras counts
-    follow floatx: in float16 a count ends at 2,048.
+    The layers set their dtypes, but the optimizer and Keras's counters follow
+    floatx, and a float16 counter stops at 2,048.
     """
     floatx, named = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float32")
@@ -233,28 +235,28 @@ def _run(
         _load_checkpoint(model, folder.checkpoint_path(len(history)))
     elif config.start is not None:
         _load_start(model, config.start)
-    kept = ""
+    saved = ""
     try:
-        with _best_kept(folder, config, dataset, history):
+        with _saving_best(folder, config, dataset, history):
             fit(model, folder, config, dataset, history, verbose, callbacks, group)
         model = group.on_one_device(model, lambda: build_and_compile(config, dataset))
         calibration = _save_model(model, folder, config, dataset)
-        kept = f" The model is kept: {folder.model_path}."
+        saved = f" The model is saved: {folder.model_path}."
         if config.export and not group.process and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
         return _finish(folder, config, dataset, history, calibration, count_parameters(model))
     except DivergedError:
         raise
     except (DigitNetError, OSError) as error:
-        raise DigitNetError(f"{error}{kept} {_how_to_go_on(folder)}") from None
+        raise DigitNetError(f"{error}{saved} {_how_to_continue(folder)}") from None
     except KeyboardInterrupt as stop:
         number = getattr(stop, "number", signal.SIGINT)
-        message = f"{str(stop) or 'Stopped.'}{kept} {_how_to_go_on(folder)}"
+        message = f"{str(stop) or 'Stopped.'}{saved} {_how_to_continue(folder)}"
         raise TrainingInterrupted(message, number) from None
 
 
 def _load_checkpoint(model: keras.Model, path: Path) -> None:
-    """Weights and the optimizer's state; Keras only warns where that is another one's.
+    """Loads the weights and the optimizer's state; Keras only warns if that does not match.
 
     Raises:
         DigitNetError: It was written by a version with another optimizer.
@@ -266,15 +268,15 @@ def _load_checkpoint(model: keras.Model, path: Path) -> None:
         except UserWarning as warning:
             raise DigitNetError(
                 f"{path}: expected the state of this version's optimizer; received: "
-                f"{first_line(warning)} Resume the run with the version that began it."
+                f"{first_line(warning)} Resume the run with the version that started it."
             ) from None
 
 
 def _load_start(model: keras.Model, start: str) -> None:
-    """Gives the model the weights of a trained one.
+    """Copies the weights of a trained model.
 
     Raises:
-        DigitNetError: There is none, or it is another network.
+        DigitNetError: There is no such model, or its network differs.
     """
     trained = load_trained(find_keras_file(start))
     shapes = [[tuple(w.shape) for w in each.trainable_weights] for each in (model, trained)]
@@ -287,31 +289,31 @@ def _load_start(model: keras.Model, start: str) -> None:
         own.assign(of_trained)
 
 
-def _how_to_go_on(folder: RunFolder) -> str:
+def _how_to_continue(folder: RunFolder) -> str:
     if not folder.config_path.is_file():
         return "Train again."
-    return f"Go on with: keras-digitnet train --resume {folder.path}"
+    return f"Resume with: keras-digitnet train --resume {folder.path}"
 
 
 @contextlib.contextmanager
-def _best_kept(
+def _saving_best(
     folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History
 ) -> Iterator[None]:
-    """Whatever ends training early, the best model is saved and the message says so."""
+    """If training ends early, saves the best model and adds its path to the message."""
     try:
         yield
     except (DivergedError, TrainingInterrupted) as stop:
-        stop.args = (f"{stop} {_keep_best(folder, config, dataset, history)}",)
+        stop.args = (f"{stop} {_save_best(folder, config, dataset, history)}",)
         raise
 
 
 def _save_model(
     model: keras.Model, folder: RunFolder, config: TrainConfig, dataset: Dataset
 ) -> dict[str, float]:
-    """Writes `model.keras`, calibrated on the validation images; returns by what.
+    """Writes `model.keras`, calibrated on the validation images; returns the calibration.
 
-    The file has no optimizer, which nobody who uses the model needs, and
-    computes in float32, which every runtime can.
+    The file omits the optimizer and computes in float32, which every runtime
+    supports.
     """
     with _keras_settings("float32"):
         bare, calibration = task_of(config, dataset).calibrated(model)
@@ -320,8 +322,8 @@ def _save_model(
     return calibration
 
 
-def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
-    """Saves the best model of an unfinished run, and says where it is."""
+def _save_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
+    """Saves the best model of an unfinished run; returns a message with its path."""
     if not history:
         return "No epoch was finished, so there is no model yet."
     best = best_epoch(history)
@@ -331,7 +333,7 @@ def _keep_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history
     accuracy = history[best - 1]["val_accuracy"]
     return (
         f"The best model so far (epoch {best}, validation accuracy {accuracy:.2%}) "
-        f"is kept: {folder.model_path}."
+        f"is saved: {folder.model_path}."
     )
 
 
@@ -343,7 +345,7 @@ def _finish(
     calibration: dict[str, float],
     parameters: int,
 ) -> Run:
-    """Judges the file that was written, not the model in memory, and draws the pictures."""
+    """Evaluates the saved file, not the model in memory, and writes the metrics and figures."""
     backend = keras.backend.backend()
     title = f"DigitNet {config.preset} on {dataset.name}"
     curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")

@@ -1,4 +1,4 @@
-"""The learning rate of every step."""
+"""The learning-rate schedule."""
 
 import math
 from typing import Any
@@ -10,11 +10,11 @@ from keras_digitnet.config import TrainConfig
 
 
 def learning_rate_at(epoch: float, config: TrainConfig) -> float:
-    """Linear warm-up to the peak, then half a cosine down to 0.
+    """Linear warm-up to the peak, then cosine decay to 0.
 
     Args:
-        epoch: Epochs since the start, with their fraction.
-        config: Peak, length of the warm-up, length of the run.
+        epoch: Epochs since the start; may be fractional.
+        config: Peak learning rate, epochs of the warm-up and of the run.
     """
     peak = config.peak_learning_rate
     if epoch < config.warmup_epochs:
@@ -25,12 +25,12 @@ def learning_rate_at(epoch: float, config: TrainConfig) -> float:
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class StepRates(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of every step, which the optimizer looks up itself.
+    """The learning rate of every step, as a table that the optimizer indexes.
 
-    So it changes inside the compiled step, by the optimizer's own count of the
-    steps: on JAX, to set it from outside costs half as much as a step. After
-    the last step the rate stays. Under mixed_float16 the count leaves out the
-    steps whose gradients were not finite, which changed nothing.
+    The rate changes inside the compiled step: on JAX, setting it from outside
+    takes half as long as a step. After the last step it stays constant. Under
+    mixed_float16 the optimizer does not count steps that it skips because
+    their gradients are not finite.
     """
 
     def __init__(self, config: TrainConfig, steps: int) -> None:
