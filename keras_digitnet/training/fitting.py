@@ -1,7 +1,9 @@
 """`Model.fit` with the settings, the batches and the callbacks of a run."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -22,7 +24,39 @@ from keras_digitnet.training.callbacks import (
 )
 from keras_digitnet.training.history import History, best_epoch
 from keras_digitnet.training.schedule import StepRates, WarmupCosine
-from keras_digitnet.training.tasks import Batch, task_of
+from keras_digitnet.training.tasks import Batch, Task, task_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run trains, with what, and how far it is.
+
+    Attributes:
+        folder: The run's folder, for checkpoints and `history.csv`.
+        config: The settings.
+        dataset: The images.
+        group: The devices.
+        history: The finished epochs; training appends to it.
+        verbose: As for `keras.Model.fit`.
+        callbacks: The user's, called after the run's own.
+    """
+
+    folder: RunFolder
+    config: TrainConfig
+    dataset: Dataset
+    group: Group
+    history: History
+    verbose: int | str = "auto"
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the network learns."""
+        return task_of(self.config, self.dataset)
+
+    def new_model(self) -> keras.Model:
+        """A compiled model with new weights."""
+        return build_and_compile(self.config, self.dataset)
 
 
 def build_and_compile(
@@ -77,35 +111,20 @@ def feed(endless: Iterator[Batch]) -> Any:
     return dataset.prefetch(2).with_options(options)
 
 
-def fit(
-    model: keras.Model,
-    folder: RunFolder,
-    config: TrainConfig,
-    dataset: Dataset,
-    history: History,
-    verbose: int | str,
-    callbacks: Sequence[keras.callbacks.Callback],
-    group: Group,
-) -> None:
-    """Trains the remaining epochs; appends to `history` and restores the best weights.
+def fit(model: keras.Model, job: Job) -> None:
+    """Trains the remaining epochs; appends to the job's history and restores the best weights.
 
     Args:
         model: A compiled model, with the weights and the optimizer's state of
-            the last epoch in `history`.
-        folder: The run's folder, for checkpoints and `history.csv`.
-        config: The run's settings.
-        dataset: The run's images.
-        history: The epochs so far; empty for a new run.
-        verbose: As for `keras.Model.fit`.
-        callbacks: Called after the run's own.
-        group: The devices.
+            the last epoch in the history.
+        job: The run.
 
     Raises:
         DivergedError: The loss is not finite.
         TrainingInterrupted: Ctrl-C or SIGTERM.
         DigitNetError: The folder cannot be written to.
     """
-    task = task_of(config, dataset)
+    config, task, group, history = job.config, job.task, job.group, job.history
     done = len(history)
     patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
     with stop_signals() as signals, group.scope(), group.process_failures():
@@ -117,15 +136,15 @@ def fit(
             validation_data=task.validation(),
             validation_batch_size=task.validation_batch,
             shuffle=False,  # the task shuffles
-            verbose=verbose if environment.has_stdout() and not group.process else 0,
+            verbose=job.verbose if environment.has_stdout() and not group.process else 0,
             callbacks=[
                 WarmupCosine(config, task.steps),
                 EpochSeeds(config.seed),
                 *group.callbacks(),
                 Guard(signals, group),
-                EarlyStopping(config.epochs_of_patience, folder, history),
-                Checkpoint(folder, history),
-                *callbacks,
+                EarlyStopping(config.epochs_of_patience, job.folder, history),
+                Checkpoint(job.folder, history),
+                *job.callbacks,
             ],
         )
         if number := group.highest(max(signals, default=0)):  # in the last epoch's validation

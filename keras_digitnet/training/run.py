@@ -31,9 +31,8 @@ from keras_digitnet.formats.keras_file import load_keras_model as load_trained
 from keras_digitnet.networks.blocks import DTYPES, count_parameters, network_dtype
 from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.training.callbacks import DivergedError, TrainingInterrupted
-from keras_digitnet.training.fitting import build_and_compile, fit
+from keras_digitnet.training.fitting import Job, fit
 from keras_digitnet.training.history import History, best_epoch, read_history
-from keras_digitnet.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ def train(
     new = functools.partial(create_run_folder, Path(out_dir), *named)
     with group.folder(new, resuming=False) as folder, _keras_settings(policy):
         write_json(folder.config_path, _describe(config, dataset, policy))
-        return _run(folder, config, dataset, verbose, callbacks, group)
+        return _run(Job(folder, config, dataset, group, [], verbose, callbacks))
 
 
 def resume(
@@ -169,7 +168,8 @@ def resume(
     group = Group(devices, config.batch_size)
     with group.folder(lambda: folder, resuming=True) as own, _keras_settings(policy):
         remove_leftovers(own.path)
-        return _run(own, config, dataset, verbose, callbacks, group)
+        history = read_history(own)
+        return _run(Job(own, config, dataset, group, history, verbose, callbacks))
 
 
 # The run, step by step
@@ -210,14 +210,8 @@ def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
         )
 
 
-def _run(
-    folder: RunFolder,
-    config: TrainConfig,
-    dataset: Dataset,
-    verbose: int | str,
-    callbacks: Sequence[keras.callbacks.Callback],
-    group: Group,
-) -> Run:
+def _run(job: Job) -> Run:
+    folder, config, dataset, group = job.folder, job.config, job.dataset, job.group
     logger.info(
         "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
         config.preset,
@@ -229,22 +223,21 @@ def _run(
     )
     keras.utils.set_random_seed(config.seed)
     with group.scope():
-        model = build_and_compile(config, dataset)
-    history = read_history(folder)
-    if history:
-        _load_checkpoint(model, folder.checkpoint_path(len(history)))
+        model = job.new_model()
+    if job.history:
+        _load_checkpoint(model, folder.checkpoint_path(len(job.history)))
     elif config.start is not None:
         _load_start(model, config.start)
     saved = ""
     try:
-        with _saving_best(folder, config, dataset, history):
-            fit(model, folder, config, dataset, history, verbose, callbacks, group)
-        model = group.on_one_device(model, lambda: build_and_compile(config, dataset))
-        calibration = _save_model(model, folder, config, dataset)
+        with _saving_best(job):
+            fit(model, job)
+        model = group.on_one_device(model, job.new_model)
+        calibration = _save_model(model, job)
         saved = f" The model is saved: {folder.model_path}."
         if config.export and not group.process and not (folder.servable_dir / "1").exists():
             export_model(folder.model_path, folder.servable_dir.parent)
-        return _finish(folder, config, dataset, history, calibration, count_parameters(model))
+        return _finish(job, calibration, count_parameters(model))
     except DivergedError:
         raise
     except (DigitNetError, OSError) as error:
@@ -296,63 +289,53 @@ def _how_to_continue(folder: RunFolder) -> str:
 
 
 @contextlib.contextmanager
-def _saving_best(
-    folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History
-) -> Iterator[None]:
+def _saving_best(job: Job) -> Iterator[None]:
     """If training ends early, saves the best model and adds its path to the message."""
     try:
         yield
     except (DivergedError, TrainingInterrupted) as stop:
-        stop.args = (f"{stop} {_save_best(folder, config, dataset, history)}",)
+        stop.args = (f"{stop} {_save_best(job)}",)
         raise
 
 
-def _save_model(
-    model: keras.Model, folder: RunFolder, config: TrainConfig, dataset: Dataset
-) -> dict[str, float]:
+def _save_model(model: keras.Model, job: Job) -> dict[str, float]:
     """Writes `model.keras`, calibrated on the validation images; returns the calibration.
 
     The file omits the optimizer and computes in float32, which every runtime
     supports.
     """
     with _keras_settings("float32"):
-        bare, calibration = task_of(config, dataset).calibrated(model)
-    with atomic_write(folder.model_path) as temporary:
+        bare, calibration = job.task.calibrated(model)
+    with atomic_write(job.folder.model_path) as temporary:
         bare.save(temporary)
     return calibration
 
 
-def _save_best(folder: RunFolder, config: TrainConfig, dataset: Dataset, history: History) -> str:
+def _save_best(job: Job) -> str:
     """Saves the best model of an unfinished run; returns a message with its path."""
-    if not history:
+    if not job.history:
         return "No epoch was finished, so there is no model yet."
-    best = best_epoch(history)
-    model = build_and_compile(config, dataset)
-    model.load_weights(folder.checkpoint_path(best))
-    _save_model(model, folder, config, dataset)
-    accuracy = history[best - 1]["val_accuracy"]
+    best = best_epoch(job.history)
+    model = job.new_model()
+    model.load_weights(job.folder.checkpoint_path(best))
+    _save_model(model, job)
+    accuracy = job.history[best - 1]["val_accuracy"]
     return (
         f"The best model so far (epoch {best}, validation accuracy {accuracy:.2%}) "
-        f"is saved: {folder.model_path}."
+        f"is saved: {job.folder.model_path}."
     )
 
 
-def _finish(
-    folder: RunFolder,
-    config: TrainConfig,
-    dataset: Dataset,
-    history: History,
-    calibration: dict[str, float],
-    parameters: int,
-) -> Run:
+def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
     """Evaluates the saved file, not the model in memory, and writes the metrics and figures."""
+    folder, config, history = job.folder, job.config, job.history
     backend = keras.backend.backend()
-    title = f"DigitNet {config.preset} on {dataset.name}"
+    title = f"DigitNet {config.preset} on {job.dataset.name}"
     curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")
     plots.save_figure(curves, folder.curves_path)
-    validation, test = task_of(config, dataset).judged(folder, title)
+    validation, test = job.task.judged(folder, title)
     metrics = {
-        "dataset": dataset.name,
+        "dataset": job.dataset.name,
         "preset": config.preset,
         "backend": backend,
         "seed": config.seed,
