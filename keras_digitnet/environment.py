@@ -1,4 +1,4 @@
-"""Which backend computes, on what, and in which versions; Apple's plugin included."""
+"""The backend, its devices, package versions, optional packages, and Apple's Metal plugin."""
 
 import contextlib
 import importlib
@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 _importing_openvino = threading.Lock()
 
-# What the user named, before `select_backend` names one to Keras.
+# The user's choice, before `select_backend` sets the variable for Keras.
 NAMED_BACKEND = os.environ.get("KERAS_BACKEND")
 
 _PACKAGES = (
@@ -48,7 +48,7 @@ _PACKAGES = (
 # One thread at a time starts a backend or redirects descriptor 2.
 _LOCK = threading.RLock()
 
-# Lines that native code writes for its own developers: of TensorFlow, XLA and LiteRT.
+# Log lines of native code, of TensorFlow, XLA and LiteRT, that do not concern users.
 _NOTE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |"
     rb"(INFO|WARNING): (Created|Initialized) |WARNING: All log messages before absl::|"
@@ -57,19 +57,22 @@ _NOTE = re.compile(
 
 
 def select_backend(name: str | None = None, for_training: bool = False) -> str:
-    """Settles the backend and starts Keras on it.
+    """Selects the backend and starts Keras on it.
 
-    It is `name`, else what `KERAS_BACKEND` names, else the one that Keras runs
-    on, else what `keras.json` names, else TensorFlow.
+    The backend is `name`, else that of `KERAS_BACKEND`, else the one that Keras
+    runs on, else that of `keras.json`, else TensorFlow.
 
     Args:
         name: One of `BACKENDS`.
-        for_training: Whether the process is there to train; on JAX, and a CPU,
-            it then keeps the memory that it frees, for good.
+        for_training: Whether the process trains; on JAX on a CPU it then
+            permanently reuses the memory that it frees.
+
+    Returns:
+        The backend's name.
 
     Raises:
-        DigitNetError: No such backend, it is not installed, it cannot start on
-            this machine, or Keras already runs on another one.
+        DigitNetError: There is no such backend, it is not installed, it cannot
+            start on this machine, or Keras already runs on another one.
     """
     with _LOCK:
         open_standard_descriptors()
@@ -80,24 +83,24 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
 
 
 def name_backend(name: str | None = None, for_training: bool = False) -> str:
-    """`select_backend` without starting the backend, which takes seconds.
+    """Selects the backend like `select_backend`, but does not start it, which takes seconds.
 
     Raises:
-        DigitNetError: As `select_backend`, but for a backend that cannot start.
+        DigitNetError: As for `select_backend`, except if it cannot start.
     """
-    name, by_whom = _named_backend(name)
+    name, source = _named_backend(name)
     if name not in BACKENDS:
         raise DigitNetError(
-            f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}{by_whom}."
+            f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}{source}."
             + did_you_mean(name, BACKENDS)
         )
     if (running := _running_backend() or name) != name:
         raise DigitNetError(
-            f"Keras already runs on {running}; received: {name!r}{by_whom}. "
+            f"Keras already runs on {running}; received: {name!r}{source}. "
             "Choose the backend before keras is imported."
         )
     if not _is_installed(name):
-        raise DigitNetError(_how_to_get(name, by_whom))
+        raise DigitNetError(_how_to_get(name, source))
     if name == "tensorflow" and (problem := metal_problem()):
         raise DigitNetError(problem)
     os.environ["KERAS_BACKEND"] = name
@@ -107,14 +110,14 @@ def name_backend(name: str | None = None, for_training: bool = False) -> str:
 
 
 def _named_backend(name: str | None) -> tuple[str, str]:
-    """The backend that is wanted, and who named it if it was not the caller."""
+    """The requested backend, and for messages its source if that is not the caller."""
     if name:
         return name, ""
     if named := os.environ.get("KERAS_BACKEND"):
         return named, ", which KERAS_BACKEND names"
     if running := _running_backend():
         return running, ", on which Keras runs"
-    # Keras itself takes what is no JSON for an empty file.
+    # Keras treats invalid JSON as an empty file.
     with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
         if named := json.loads(keras_json().read_text()).get("backend"):
             return str(named), f", which {keras_json()} names"
@@ -130,7 +133,7 @@ def _running_backend() -> str | None:
 
 
 def keras_json() -> Path:
-    """Where Keras looks for its settings."""
+    """The path of Keras's settings file."""
     if named := os.environ.get("KERAS_HOME"):
         return Path(named).expanduser() / "keras.json"
     home = Path.home()
@@ -140,12 +143,12 @@ def keras_json() -> Path:
 def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # what a finder or a damaged module says
+    except (ImportError, ValueError):  # from an import hook or a damaged module
         return False
 
 
-def _how_to_get(name: str, by_whom: str) -> str:
-    """Why a missing backend cannot be used, and what can."""
+def _how_to_get(name: str, source: str) -> str:
+    """The message about a backend that is not installed, with the alternatives."""
     package = name if name == "tensorflow" else f"'keras_digitnet[{name}]'"
     installed = [backend for backend in BACKENDS if _is_installed(backend)]
     choose = ""
@@ -154,15 +157,15 @@ def _how_to_get(name: str, by_whom: str) -> str:
             f"Installed: {', '.join(installed)}. Choose one: KERAS_BACKEND={installed[0]} in the "
             f"environment, or --backend {installed[0]}. Or install it"
         )
-    comma = "," if by_whom else ""
+    comma = "," if source else ""
     return (
-        f"The backend {name}{by_whom}{comma} is not installed. "
+        f"The backend {name}{source}{comma} is not installed. "
         f"{choose or 'Install it'}: pip install {package}"
     )
 
 
 def require_tensorflow(what: str) -> None:
-    """Raises DigitNetError where TensorFlow is missing, which `what` needs on every backend."""
+    """Raises DigitNetError if TensorFlow, which `what` needs on every backend, is missing."""
     if not _is_installed("tensorflow"):
         raise DigitNetError(
             f"{what}: expected TensorFlow, which it needs under every backend; "
@@ -171,11 +174,11 @@ def require_tensorflow(what: str) -> None:
 
 
 def _start(name: str) -> None:
-    """Imports Keras and the backend; whatever they raise becomes one message."""
+    """Imports Keras and the backend; turns any exception into a DigitNetError."""
     try:
         importlib.import_module("keras")
         devices(name)
-    except Exception as error:  # what a damaged installation or a missing device raises
+    except Exception as error:  # damaged installations and missing devices raise any type
         raise DigitNetError(
             f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
             f"{_remedy(error)}"
@@ -185,18 +188,18 @@ def _start(name: str) -> None:
 def _remedy(error: Exception) -> str:
     """What to do about a backend that does not start."""
     if "temporary directory" in str(error):
-        return "Name a folder that can be written to in the environment variable TMPDIR."
+        return "Set the environment variable TMPDIR to a writable folder."
     if str(error).startswith("Invalid `"):  # one of Keras's settings
         return f"Change it in {keras_json()}."
-    return "Install it anew, or choose another --backend."
+    return "Reinstall it, or choose another --backend."
 
 
 def open_standard_descriptors() -> None:
-    """Opens the null device wherever stdin, stdout or stderr is closed.
+    """Opens the null device for each closed descriptor of stdin, stdout and stderr.
 
-    Else the next file that is opened gets the number of one of them, and what
-    native code says goes into that file. For Python there are no such streams
-    then: a closed one fails whoever writes to it, TensorFlow's import first.
+    Otherwise the next opened file would get its number, and native code would
+    write messages into that file. Python's closed streams become `None`, since
+    writing to them fails, as TensorFlow's import does.
     """
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is not None and stream.closed:
@@ -205,11 +208,11 @@ def open_standard_descriptors() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """The module of an optional package.
+    """Imports a module of an optional package.
 
     Raises:
         DigitNetError: It is not installed; the message names the extra.
@@ -224,13 +227,13 @@ def import_extra(module: str, extra: str) -> Any:
 
 
 def import_runtime(module: str) -> Any:
-    """The module of a runtime, which then reports its use to nobody.
+    """Imports a module of a runtime with its telemetry turned off.
 
-    Unless told otherwise, ONNX Runtime reports to Microsoft and OpenVINO to
-    Intel, and both keep identifiers in the home folder. The one looks at an
-    environment variable when it starts; the other has no such switch, but does
-    without the package that reports where that is not installed. A user who has
-    set the variable, or run `opt_in_out --opt_in`, gets what was asked for.
+    By default ONNX Runtime reports to Microsoft and OpenVINO to Intel, and both
+    store identifiers in the home folder. ONNX Runtime reads an environment
+    variable when it starts. OpenVINO has no such switch, but works without its
+    telemetry package, so that is hidden during the import. Telemetry stays on
+    if the user has set the variable or run `opt_in_out --opt_in`.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if module != "openvino" or _reports_openvino():
@@ -247,7 +250,7 @@ def import_runtime(module: str) -> Any:
 
 
 def _reports_openvino() -> bool:
-    """Whether the user has asked for it, which `opt_in_out` notes in this file."""
+    """Whether the user has turned OpenVINO's telemetry on, as `opt_in_out` stores in this file."""
     folder = "%LOCALAPPDATA%/Intel Corporation" if os.name == "nt" else "~/intel"
     try:
         consent = Path(os.path.expandvars(folder)).expanduser() / "openvino_telemetry"
@@ -257,18 +260,17 @@ def _reports_openvino() -> bool:
 
 
 def has_stdout() -> bool:
-    """Whether Python can print: windowed programs and services have no streams."""
+    """Whether Python can print; GUI programs and services may have no streams."""
     return sys.stdout is not None and not sys.stdout.closed
 
 
 @contextlib.contextmanager
 def suppress_native_stderr() -> Iterator[None]:
-    """Drops what native code writes to stderr, unless an exception makes it matter.
+    """Suppresses messages of native code on stderr, unless an exception is raised.
 
-    TensorFlow greets with several lines for its own developers, before any of
-    its settings for logging take effect. What other threads write meanwhile
-    comes after it. Where there is no stderr or no folder for temporary files,
-    nothing is dropped.
+    TensorFlow prints several lines before its logging settings take effect.
+    What other threads write in the meantime is printed at the end. Without
+    stderr or a folder for temporary files, nothing is suppressed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _LOCK, contextlib.ExitStack() as stack:
@@ -291,8 +293,8 @@ def suppress_native_stderr() -> Iterator[None]:
 
 
 def _redirected_stderr(stack: contextlib.ExitStack) -> tuple[int, IO[bytes]] | None:
-    """What descriptor 2 was, and the file that it now is; `None` where it stays as it is."""
-    if sys.__stderr__ is None:  # then it is closed, or some other file
+    """Redirects descriptor 2; returns a copy of it and the file, `None` if that is impossible."""
+    if sys.__stderr__ is None:  # descriptor 2 is closed or another file
         return None
     with contextlib.suppress(OSError, ValueError, AttributeError):  # None or closed
         sys.stderr.flush()
@@ -307,7 +309,7 @@ def _redirected_stderr(stack: contextlib.ExitStack) -> tuple[int, IO[bytes]] | N
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that are installed."""
+    """The versions of Python and of the installed packages, by name."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         if version := _version(package):
@@ -316,7 +318,7 @@ def versions() -> dict[str, str]:
 
 
 def devices(backend: str) -> list[str]:
-    """What the backend can compute on, in its own words. Imports the backend."""
+    """The names of the backend's devices; imports the backend."""
     if backend == "tensorflow":
         import tensorflow
 
@@ -333,30 +335,30 @@ def devices(backend: str) -> list[str]:
 
 
 def metal_status() -> str | None:
-    """One line on Apple's GPU plugin for TensorFlow; `None` where there is no Mac.
+    """One line about Apple's GPU plugin for TensorFlow; `None` on other systems.
 
-    Looks at the installed versions only: where the two do not fit, importing
-    TensorFlow itself fails.
+    Compares installed versions only, since importing an incompatible TensorFlow
+    fails.
     """
     if sys.platform != "darwin":
         return None
     if platform.machine() != "arm64":
-        return "this Mac is no Apple-silicon Mac; TensorFlow computes on the CPU."
+        return "this Mac has no Apple silicon; TensorFlow computes on the CPU."
     if problem := metal_problem():
         return problem
     if not _version("tensorflow-metal"):
         return (
             "tensorflow-metal is not installed; TensorFlow computes on the CPU. "
-            "KERAS_BACKEND=torch uses the GPU by itself."
+            "KERAS_BACKEND=torch uses the GPU automatically."
         )
     return f"tensorflow-metal works with TensorFlow {_version('tensorflow')}."
 
 
 def metal_problem() -> str | None:
-    """Why TensorFlow cannot be imported beside tensorflow-metal, or `None` where it can.
+    """Why TensorFlow cannot be imported with tensorflow-metal installed; `None` if it can.
 
-    The plugin (1.2.0 is its last) links to a library that TensorFlow for macOS
-    has up to 2.19 and lacks from 2.20.
+    The plugin, last released as 1.2.0, links to a library that TensorFlow for
+    macOS contains up to 2.19.
     """
     tensorflow, metal = _version("tensorflow"), _version("tensorflow-metal")
     if sys.platform != "darwin" or not tensorflow or not metal:
@@ -365,8 +367,8 @@ def metal_problem() -> str | None:
     if (major, minor) < (2, 20):
         return None
     return (
-        f"tensorflow-metal {metal} needs TensorFlow 2.19 or older; received: {tensorflow}, whose "
-        "import fails beside it. Either: pip uninstall tensorflow-metal, "
+        f"tensorflow-metal {metal}: expected TensorFlow 2.19 or older; received: {tensorflow}, "
+        "whose import fails with it. Either: pip uninstall tensorflow-metal, "
         "or: pip install 'tensorflow<2.20'"
     )
 

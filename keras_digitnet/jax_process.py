@@ -1,4 +1,4 @@
-"""What a process settles before JAX starts in it: what memory and which programs it keeps."""
+"""Settings of a process before JAX starts: memory reuse and the cache of compiled programs."""
 
 import contextlib
 import ctypes
@@ -16,24 +16,24 @@ _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX find what an earlier process compiled, unless the user has said where.
+    """Sets JAX's cache of compiled programs, unless the user has set or disabled it.
 
-    JAX makes the folder when it writes there first. Where it could not, there
-    is no cache. Programs for one processor may fail on another, to which a home
-    folder may go too, so each kind has a folder of its own.
+    JAX creates the folder on the first write. If it cannot be created, there
+    is no cache. Programs for one processor may fail on another that shares the
+    home folder, so each kind has its own folder.
     """
     if _CACHE_VARIABLE in os.environ:
         return
-    with contextlib.suppress(OSError, RuntimeError):  # no home folder, or a broken one
+    with contextlib.suppress(OSError, RuntimeError):  # no usable home folder
         folder = _cache_folder()
         require_folder(folder)
         os.environ[_CACHE_VARIABLE] = str(folder)
-        # JAX keeps what took it a second; a command starts many smaller ones.
+        # By default JAX caches programs that took a second; a command compiles many smaller ones.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def compiled_programs() -> str | None:
-    """The folder of the programs that JAX keeps; `None` where it keeps none."""
+    """The folder of JAX's cache of compiled programs; `None` without a cache."""
     return os.environ.get(_CACHE_VARIABLE) or None
 
 
@@ -48,7 +48,7 @@ def _cache_folder() -> Path:
 
 
 def _features() -> str:
-    """Of the processor, as a short name."""
+    """A short hash of the processor's features."""
     described = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -57,28 +57,28 @@ def _features() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep the memory that it frees, where JAX computes on the CPU of a Linux.
+    """Lets this process reuse the memory that it frees, for JAX on the CPU under Linux.
 
-    XLA takes the memory of each training step anew and gives it back after it;
-    that Linux then hands it out page by page makes a third of a step of `base`.
-    It counts only before a library starts its threads, and with glibc alone.
+    XLA allocates and frees the memory of each training step; getting it back
+    from Linux page by page takes a third of a step of `base`. Has an effect only
+    before a library starts threads, and only with glibc.
     """
     if sys.platform != "linux" or _has_accelerator():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in (
-            (-8, 1),  # M_ARENA_MAX: one heap for all threads, since others cannot grow so large
-            (-4, 0),  # M_MMAP_MAX: nothing beside the heap
-            (-1, -1),  # M_TRIM_THRESHOLD: the heap does not shrink
+            (-8, 1),  # M_ARENA_MAX: one heap for all threads, since other arenas stay small
+            (-4, 0),  # M_MMAP_MAX: no allocations outside the heap
+            (-1, -1),  # M_TRIM_THRESHOLD: never shrink the heap
         ):
             mallopt(option, value)
 
 
 def _has_accelerator() -> bool:
-    """Whether JAX would start on one: a plugin is installed and the user names no other platform.
+    """Whether JAX would use an accelerator: a plugin is installed, and JAX_PLATFORMS allows it.
 
-    To ask JAX itself would start its threads.
+    Asking JAX would start its threads.
     """
     if named := os.environ.get("JAX_PLATFORMS"):
         return named != "cpu"

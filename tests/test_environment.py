@@ -39,9 +39,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ("tensorflow", "metal", "machine", "says"),
     [
         ("2.19.1", "1.2.0", "arm64", "tensorflow-metal works with TensorFlow 2.19.1"),
-        ("2.20.0", "1.2.0", "arm64", "needs TensorFlow 2.19 or older; received: 2.20.0"),
+        ("2.20.0", "1.2.0", "arm64", "expected TensorFlow 2.19 or older; received: 2.20.0"),
         ("2.21.0", None, "arm64", "not installed; TensorFlow computes on the CPU"),
-        ("2.21.0", None, "x86_64", "no Apple-silicon Mac"),
+        ("2.21.0", None, "x86_64", "no Apple silicon"),
     ],
 )
 def test_on_a_mac_info_says_whether_metal_works(
@@ -245,7 +245,7 @@ def test_without_tensorflow_a_message_lists_the_alternatives(
     assert len(child.stderr.splitlines()) == 1
     one = next(name for name in ("jax", "torch") if find_spec(name))
     child = command("train", "--data", "digits", "--backend", one, **without_tensorflow)
-    assert child.stderr.startswith("Error: export (--no-export leaves it out): expected TensorFlow")
+    assert child.stderr.startswith("Error: export (--no-export skips it): expected TensorFlow")
 
 
 def test_without_tensorflow_info_works(
@@ -392,9 +392,7 @@ def test_without_a_temporary_folder_the_command_works_or_names_it() -> None:
     assert child.stdout == "(8,)\n", child.stderr
     message = child.stderr.splitlines()[-1]
     assert "No usable temporary directory found" in message
-    assert message.endswith(
-        "Name a folder that can be written to in the environment variable TMPDIR."
-    )
+    assert message.endswith("Set the environment variable TMPDIR to a writable folder.")
 
 
 @pytest.mark.backends

@@ -69,7 +69,7 @@ def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPag
         deadline = time.monotonic() + patience(MAX_SECONDS)
         while not page.said() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        serving = [f"Reading digits at {page.address}; Ctrl-C ends it."]
+        serving = [f"Reading digits at {page.address}; stop with Ctrl-C."]
         assert page.said() == serving, page.said()
         yield page
         server.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Every way that labelled images come in, and every check of them."""
+"""Loads, checks and splits labelled images."""
 
 from keras_digitnet.data.loading import is_at_hand, load_dataset
 from keras_digitnet.data.splits import Dataset, Split

@@ -1,7 +1,7 @@
-"""A web page that reads what one draws and photos of numbers, and an HTTP API that does the same.
+"""A web page that reads drawn digits and photos of numbers, and the same as an HTTP API.
 
-The page is our own, `page.html`: a canvas and a table are all it needs, while the sketchpads of
-Gradio and its like bring their own brushes, zoom and errors, and a hundred packages.
+The page, `page.html`, needs only a canvas and a table; the sketchpads of Gradio and the like come
+with unwanted features and errors, and a hundred packages.
 """
 
 import logging
@@ -13,11 +13,11 @@ from keras_digitnet.reading.reader import Team
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_TO_END = 3  # that Ctrl-C leaves to answers that are on their way
+_SECONDS_TO_END = 3  # for pending answers after Ctrl-C
 
 
 def require_packages() -> None:
-    """Raises DigitNetError where a package of the extra `demo` is missing."""
+    """Raises DigitNetError if a package of the extra `demo` is missing."""
     for package in ("fastapi", "uvicorn", "python_multipart"):
         import_extra(package, "demo")
 
@@ -26,13 +26,14 @@ def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serves the page until Ctrl-C, which it raises as KeyboardInterrupt.
 
     Args:
-        team: What reads the digits.
-        host: The address it listens at; 0.0.0.0 lets other machines in.
-        port: Its port.
+        team: The models that read the digits.
+        host: The address to listen on; 0.0.0.0 accepts other machines.
+        port: The port to listen on.
 
     Raises:
-        DigitNetError: A package of the extra is missing, or the address is
-            taken or none of this machine's.
+        DigitNetError: A package of the extra is missing, or the address is in
+            use or not one of this machine.
+        KeyboardInterrupt: Ctrl-C.
     """
     require_packages()
     import uvicorn
@@ -47,7 +48,7 @@ def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
             f"{host}:{port}: expected a free address of this machine; received: {error}. "
             "Name others with --host and --port."
         ) from None
-    # A damaged form is its sender's business.
+    # Do not log damaged forms; their senders get an error.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         build_app(team),
@@ -59,5 +60,5 @@ def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
     )
     with listening:
         shown = f"[{host}]" if ":" in host else host
-        logger.info("Reading digits at http://%s:%d; Ctrl-C ends it.", shown, port)
+        logger.info("Reading digits at http://%s:%d; stop with Ctrl-C.", shown, port)
         uvicorn.Server(config).run(sockets=[listening])

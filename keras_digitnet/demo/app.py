@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FOLDER = Path(__file__).parent
-# The browser itself keeps the page from asking another host for anything.
+# Makes the browser block requests of the page to other hosts.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
-# Pictures that are read at once: each takes all processors, and may take half a gigabyte.
+# Pictures that are read in parallel; each uses all processors, and up to half a gigabyte.
 _AT_ONCE = 2
-_DOUBTFUL = 0.5  # what is less probable is shown as ?, and a picture of nothing else as one without
-_PREVIEW = 1600  # pixels of the longer side of the picture that the page shows
+_DOUBTFUL = 0.5  # digits with less confidence are shown as ?; if all are, the picture has none
+_PREVIEW = 1600  # longer side, in pixels, of the picture that the page shows
 
 _BINARY = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "properties": {"picture": _BINARY}, "required": ["picture"]}
@@ -81,7 +81,7 @@ class ReadPicture(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why there is no answer."""
+    """The reason for an error."""
 
     error: str
 
@@ -92,10 +92,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         400: "The form is damaged.",
         408: "The upload takes too long.",
         413: "The picture is too large.",
-        415: "It is no picture, or of a kind that is not read.",
+        415: "The file is not a picture, or its format is not supported.",
         422: "The picture is damaged, or has no digit, or several where one is expected.",
         502: "The model fails, or the server that runs it does not answer.",
-        503: "Too many requests wait already; Retry-After says in how many seconds to try again.",
+        503: "Too many requests are waiting; try again after Retry-After seconds.",
     }.items()
 }
 
@@ -103,13 +103,13 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 def build_app(team: Team) -> FastAPI:
     """The application: the page, `POST /predict`, `POST /read` and `/openapi.json`.
 
-    Pictures are read in threads, so that the page goes on answering meanwhile.
+    Pictures are read in threads, so that the server stays responsive.
     """
     app = FastAPI(
         title="DigitNet",
         version=__version__,
         summary="Reads handwritten digits.",
-        # FastAPI's pages of documentation load their parts from other hosts.
+        # FastAPI's documentation pages load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
         exception_handlers={
@@ -143,7 +143,7 @@ def build_app(team: Team) -> FastAPI:
 
     @app.post("/page/read", include_in_schema=False)
     async def read_for_page(request: Request, preview: bool = False) -> Response:
-        """What the page shows; a picture that is refused is no failed request in its console."""
+        """The page's data; a refused picture has status 200, so that the console stays clean."""
         with places.taken():
             picture = await receive_picture(request)
             async with at_work:
@@ -167,12 +167,12 @@ async def _blame_model(request: Request, error: Exception) -> Response:
 
 
 async def _say_nothing(request: Request, error: Exception) -> Response:
-    """Ends a request whose client has left, whom nothing reaches any more."""
+    """Ends a request whose client has disconnected."""
     return Response(status_code=400)
 
 
 def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
-    """A reading with what the page shows besides: probabilities, crops, and the picture."""
+    """A reading with what else the page shows: probabilities, crops and the picture."""
     try:
         shown = _preview(picture) if preview else {}
         reading = read(picture, team, _DOUBTFUL)
@@ -190,7 +190,7 @@ def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
 
 
 def _preview(picture: NamedBytes) -> dict[str, Any]:
-    """The upright picture for any browser, whatever its kind, and its size in pixels."""
+    """The upright picture as a JPEG data URL, for any browser, and its size in pixels."""
     image = open_upright(picture)
     size = image.size
     image.thumbnail((_PREVIEW, _PREVIEW))

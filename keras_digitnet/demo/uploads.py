@@ -1,4 +1,4 @@
-"""Pictures that come over HTTP: of limited size and number, and from clients that may leave."""
+"""Receives pictures over HTTP, with limits of size, number and time."""
 
 import asyncio
 import contextlib
@@ -12,24 +12,24 @@ from starlette.types import Message
 from keras_digitnet.pictures.sources import NamedBytes
 
 MAX_BYTES = 20_000_000  # of one picture
-_OF_A_FORM = 65_536  # bytes that a form may have around its picture
-_MAX_WAITING = 64  # requests that are received or answered; more are told to come again
-_MAX_SECONDS = 120.0  # for an upload: a client that went away without a word holds no place
+_FORM_BYTES = 65_536  # that a form may have in addition to its picture
+_MAX_WAITING = 64  # requests in progress; more get 503
+_MAX_SECONDS = 120.0  # for an upload, so that lost clients do not occupy places
 _SECONDS_TO_DISCARD = 5.0
 
 
 class Places:
-    """How many requests may be in progress, since each holds a picture in memory."""
+    """Limits the requests in progress, since each holds a picture in memory."""
 
-    def __init__(self, most: int = _MAX_WAITING) -> None:
-        self._free = most
+    def __init__(self, limit: int = _MAX_WAITING) -> None:
+        self._free = limit
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Holds one place.
 
         Raises:
-            HTTPException: 503, there is none.
+            HTTPException: 503, if none is free.
         """
         if not self._free:
             raise HTTPException(503, "Too many requests at once; try again.", {"Retry-After": "1"})
@@ -41,19 +41,19 @@ class Places:
 
 
 async def receive_picture(request: Request) -> NamedBytes:
-    """The picture that a request carries: its body, or the one file of its form.
+    """Receives the picture of a request: its body, or the one file of its form.
 
     Raises:
-        HTTPException: 413, it is too large; 408, it takes too long; 400 or 422,
-            a form is damaged or has no file, or several.
-        ClientDisconnect: The client left.
+        HTTPException: 413 if it is too large; 408 if it takes too long; 400 if
+            a form is damaged; 422 if it has no file or several.
+        ClientDisconnect: The client disconnected.
     """
     try:
         async with asyncio.timeout(_MAX_SECONDS):
             return await _received(_limited(request))
     except TimeoutError:
         raise HTTPException(
-            408, f"picture: expected within {_MAX_SECONDS:.0f} seconds; received: a part of it."
+            408, f"picture: expected within {_MAX_SECONDS:.0f} seconds; received: only a part."
         ) from None
     except HTTPException as error:
         if error.status_code == 413:
@@ -72,20 +72,20 @@ async def _received(request: Request) -> NamedBytes:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if len(files) != 1:
             raise HTTPException(
-                422, f"picture: expected a form with one file; received: {len(files)} of them."
+                422, f"picture: expected a form with one file; received: {len(files)} files."
             )
         return NamedBytes(await files[0].read(), files[0].filename or "picture")
 
 
 def _limited(request: Request) -> Request:
-    """The same request, which ends with 413 as soon as its body is too large."""
+    """The same request, which fails with 413 as soon as its body is too large."""
     received = 0
 
     async def receive() -> Message:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        if received > MAX_BYTES + _OF_A_FORM:
+        if received > MAX_BYTES + _FORM_BYTES:
             raise HTTPException(
                 413, f"picture: expected at most {MAX_BYTES // 10**6} MB; received: more."
             )
@@ -95,7 +95,7 @@ def _limited(request: Request) -> Request:
 
 
 async def _discard_rest(request: Request) -> None:
-    """Lets a client that only listens once it has sent everything hear the answer."""
+    """Reads the rest, for clients that read the response only after sending everything."""
     with contextlib.suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_SECONDS_TO_DISCARD):
             async for _ in request.stream():
