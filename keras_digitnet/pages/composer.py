@@ -86,6 +86,7 @@ class Composer:
             marked=0.22 if random.random() < 0.45 else 0.03,
             opened=random.random() < 0.12,
             closed=random.random() < 0.4,
+            separated=0.25 if random.random() < 0.3 else 0.0,
             count=chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.25, 0.7)),
             bend=log_uniform(random, 0.25, 1.2),
         )
@@ -110,6 +111,8 @@ class Composer:
                 glyph = self._source.letter(random)
             elif hand.marks(place):
                 glyph = self._source.mark(random)
+            elif place and random.random() < hand.separated:
+                glyph = self._source.separator(random)
             elif random.random() < hand.marked:
                 glyph = self._source.clutter(random)
             else:
@@ -119,8 +122,11 @@ class Composer:
             if glyph.label >= 0 and small and low[label]:
                 size *= random.uniform(0.4, 0.8)
                 shift += random.uniform(-0.5, 0.5) * (1 - size)
-            if glyph.label < 0 and glyph.height < 0.35 * HIGH:  # dots and dashes at any height
-                shift += random.uniform(-0.5, 0.55)
+            if glyph.label < 0 and glyph.height < 0.35 * HIGH:
+                # Dots stand at the foot of the line, other low marks anywhere.
+                shift += (
+                    random.uniform(0.35, 0.55) if hand.separated else random.uniform(-0.5, 0.55)
+                )
             box = self._write(ink, glyph, hand, at, size, shift, random)
             if joined and before is not None and random.random() < 0.7:
                 ink.join(before, box, hand, random)

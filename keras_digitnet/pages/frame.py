@@ -118,7 +118,10 @@ def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> 
     for index in np.flatnonzero(wanted):
         wanted[index] = likeness(image, ink.layer, clipped[index]) > _LEGIBLE
     doubtful = ~wanted & (shown > 0.3) & (tall < LARGE)
-    return Page(image, clipped[wanted], labels[wanted], clipped[doubtful])
+    unclear = np.array(ink.unclear, np.float32).reshape(-1, 4)
+    return Page(
+        image, clipped[wanted], labels[wanted], np.concatenate([clipped[doubtful], unclear])
+    )
 
 
 def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:

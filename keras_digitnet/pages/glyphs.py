@@ -18,6 +18,7 @@ _MAGNIFIED = 2  # from MNIST's 28 pixels
 _INK = 115  # threshold of ink in a magnified image, of 255
 # Distances are clipped to this.
 FAR = 15.0
+UNCLEAR = -2
 # Letters that do not look like digits, and signs.
 _LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ")
 _SIGNS = "#%&@?()"
@@ -37,7 +38,8 @@ class Glyph:
         is_path: Whether the field is that of a path.
         width: Width of the path or ink, in pixels of the field.
         height: Height of the path or ink, in pixels of the field.
-        label: Index of its class; -1 for clutter.
+        label: Index of its class; -1 for clutter, `UNCLEAR` for clutter that
+            might be a character.
     """
 
     field: np.ndarray
@@ -94,6 +96,12 @@ class GlyphSource:
         """Punctuation, a sign or a scribble, to the scale of a digit of height `HIGH`."""
         marks = strokes.USUAL_MARKS if random.random() < 0.6 else strokes.MARKS
         style = marks[random.integers(len(marks))]
+        label = UNCLEAR if style in strokes.SLASHES else -1
+        return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4), label)
+
+    def separator(self, random: np.random.Generator) -> Glyph:
+        """A dot or comma, to the same scale."""
+        style = strokes.SEPARATORS[random.integers(len(strokes.SEPARATORS))]
         return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4))
 
     def letter(self, random: np.random.Generator) -> Glyph:

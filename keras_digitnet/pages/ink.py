@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_digitnet.pages.chance import noise
-from keras_digitnet.pages.glyphs import FAR, SIDE, Glyph
+from keras_digitnet.pages.glyphs import FAR, SIDE, UNCLEAR, Glyph
 
 Sides = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -34,6 +34,7 @@ class Hand:
         marked: Probability that a position holds clutter.
         opened: Whether the line starts with a mark.
         closed: Whether the line ends with a mark.
+        separated: Probability of a dot or comma after a character.
         count: Maximum number of characters.
         bend: Standard deviation of a smooth elastic distortion of the glyphs, in
             pixels of the field.
@@ -56,6 +57,7 @@ class Hand:
     marked: float
     opened: bool
     closed: bool
+    separated: float
     count: int
     bend: float
 
@@ -76,11 +78,13 @@ class Ink:
     Attributes:
         layer: `(H, W)` float32, from 0, no ink, to 1.
         boxes: Left, top, right and bottom, in pixels, and label of each character.
+        unclear: The boxes of clutter that might be a character.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self.layer = np.zeros((height, width), np.float32)
         self.boxes: list[tuple[float, float, float, float, int]] = []
+        self.unclear: list[tuple[float, float, float, float]] = []
 
     def draw(
         self,
@@ -136,6 +140,8 @@ class Ink:
         self._add(drawn * tone, left, top)
         if glyph.label >= 0:
             self.boxes.append((*box, glyph.label))
+        elif glyph.label == UNCLEAR:
+            self.unclear.append(box)
         return box
 
     def join(
