@@ -276,8 +276,6 @@ READERS: dict[str, Preset[ReaderConfig]] = {
         batch_size=32,
     ),
 }
-# A classifier of what the reader finds, a network like `base`, which is shipped but no preset.
-VERIFIER = "verifier"
 PRESETS: Mapping[str, Preset[ModelConfig] | Preset[ReaderConfig]] = {**CLASSIFIERS, **READERS}
 
 # A setting that defaults to the preset's.

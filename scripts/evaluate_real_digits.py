@@ -95,7 +95,7 @@ def main(
         for name, each in answers.items()
     ]
     columns = ("set", "pictures", "right")
-    print_table(f"{model or 'reader and verifier'} on {folder or data}", columns, rows)
+    print_table(f"{model or 'reader and base'} on {folder or data}", columns, rows)
     shares = ("share", "right")
     surest = {name: coverage(each) for name, each in answers.items() if name.startswith("cheque")}
     for name, covered in surest.items():

@@ -3,7 +3,6 @@
     python scripts/verify_accuracy.py --write
     python scripts/ship_presets.py
     python scripts/ship_presets.py --reader runs/RUN
-    python scripts/ship_presets.py --verifier runs/RUN
 
 The shipped model is always that of seed 0; the other seeds show the spread.
 """
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from compose_crops import PAGES, TRAIN_STREAMS
 from verify_accuracy import RESULTS_DIR, RUNS_DIR, find_run, recipe
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
-from keras_digitnet.config import CLASSIFIERS, VERIFIER
+from keras_digitnet.config import CLASSIFIERS
 from keras_digitnet.data import Dataset, load_dataset
 from keras_digitnet.environment import select_backend
-from keras_digitnet.reading.verifying import NONE
 
 ROOT = Path(__file__).parents[1]
 SHIPPED_SEED = 0
@@ -42,7 +39,6 @@ EARLIER = (
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
 READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
-VERIFIER_CARD = (ROOT / "scripts" / "verifier_card.md").read_text()
 
 
 @dataclass(frozen=True)
@@ -65,17 +61,11 @@ def main(
     reader: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Ship only this run of the reader.")
     ] = None,
-    verifier: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Ship only this run on the reader's crops.")
-    ] = None,
 ) -> None:
     """Replaces the models in saved_models/ and their pictures in scripts/results/."""
     select_backend("tensorflow")
     if reader:
         _ship_reader(RunFolder(reader))
-        return
-    if verifier:
-        _ship_verifier(RunFolder(verifier))
         return
     mnist = load_dataset("mnist")
     trained = [_find(runs, preset, mnist) for preset in CLASSIFIERS]
@@ -122,35 +112,6 @@ def _ship_reader(run: RunFolder) -> None:
     _replace("reader", run, metrics, _reader_card(config["train"], metrics), ("onnx",))
     for path in (run.curves_path, run.pages_path, run.mistakes_path):
         shutil.copy(path, RESULTS_DIR / f"reader-{path.name}")
-
-
-def _ship_verifier(run: RunFolder) -> None:
-    config, metrics = read_json(run.config_path), read_json(run.metrics_path)
-    if (config["classes"][-1], config["train"]["seed"]) != (NONE, SHIPPED_SEED):
-        raise typer.BadParameter(f"{run.path}: expected a run on crops with seed {SHIPPED_SEED}")
-    train = config["train"]
-    train["data"] = Path(train["data"]).name  # wherever that was
-    shown = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay")
-    settings = (*shown[:1], *shown[2:4], "validation_size", "seed")
-    flags = " ".join(f"--{name.replace('_', '-')} {train[name]:g}" for name in settings)
-    card = VERIFIER_CARD.format(
-        **{key: train[key] for key in shown},
-        none=NONE,
-        command=f"keras-digitnet train --data {train['data']} --augmentation none {flags}",
-        pages=PAGES * len(TRAIN_STREAMS),
-        parameters=metrics["parameters"],
-        training=round(metrics["validation"]["n"] / train["validation_size"], -2),
-        test=metrics["test"]["n"],
-        held_back=metrics["validation"]["n"],
-        temperature=metrics["temperature"],
-        backend=f"TensorFlow {metrics['versions']['tensorflow']}",
-        keras=f"Keras {metrics['versions']['keras']}",
-        numpy=metrics["versions"]["numpy"],
-        accuracy=metrics["test"]["accuracy"],
-        calibration=metrics["test"]["expected_calibration_error"],
-    )
-    _replace(VERIFIER, run, metrics, card, ("onnx",))
-    write_json(ROOT / "saved_models" / VERIFIER / "config.json", config)
 
 
 def _replace(

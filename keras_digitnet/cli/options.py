@@ -46,7 +46,7 @@ ModelOption = Annotated[
         "--model",
         metavar="MODEL",
         help=f"The model that classifies the digits: {MODEL_HELP}",
-        show_default="the reader and verifier together",
+        show_default="the reader and base together",
     ),
 ]
 ReaderOption = Annotated[

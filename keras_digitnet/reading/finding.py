@@ -1,7 +1,7 @@
 """A trained detector from a picture to its characters: scales, peaks, and one box for each."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +64,6 @@ class Character:
         return self.box[3] - self.box[1]
 
 
-# A second look at characters.
-Verify = Callable[[list[Character]], list[Character]]
-
-
 class Named:
     """A trained model, wherever it runs, and the names of its classes.
 
@@ -121,27 +117,23 @@ class Reader(Named):
         """
         return present(self.candidates(grey, smallest))
 
-    def candidates(
-        self, grey: np.ndarray, smallest: float = SMALLEST, verify: Verify | None = None
-    ) -> list[Character]:
+    def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
         """What may be characters, in no order, down to the `FAINT`.
 
         Args:
             grey: `(H, W)` uint8.
             smallest: Height of the smallest characters that are sought, as a
                 share of the picture's longer side.
-            verify: Takes a second look at what was found.
 
         Raises:
             ModelError: The model fails, or a server does not answer.
         """
         if min(grey.shape[0], 4 * grey.shape[1]) < _LOWEST:
             return []  # too small for any character that is sought
-        verify = verify or list
-        found = verify(self._found(grey, smallest, as_edge=True))
+        found = self._found(grey, smallest, as_edge=True)
         if not any(character.presence >= PRESENT for character in found):
             # Cut close around a digit, perhaps, whose strokes must not go on beyond the picture.
-            found = max(found, verify(self._found(grey, smallest, as_edge=False)), key=_likeliest)
+            found = max(found, self._found(grey, smallest, as_edge=False), key=_likeliest)
         return found
 
     def _found(self, grey: np.ndarray, smallest: float, as_edge: bool) -> list[Character]:
@@ -163,23 +155,19 @@ class Reader(Named):
 
     def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> Peaks:
         """What one scale shows of a picture of a shape, in the picture's pixels."""
-        boxes, presence, probabilities = self.proposals(page)
-        boxes = boxes - MARGIN
-        tall = boxes[:, 3] - boxes[:, 1]
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        within = ((middle > 0) & (middle < np.array(shape[::-1]) * scale)).all(axis=1)
-        good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
-        return boxes[good] / scale, presence[good], probabilities[good]
-
-    def proposals(self, page: np.ndarray) -> Peaks:
-        """What may be characters in a canvas `(1, h, w, 1)` uint8, in its pixels, above `FAINT`."""
-        return _joined(
+        boxes, presence, probabilities = _joined(
             [
                 self._peaks(page, rows, columns)
                 for rows in _spans(page.shape[1])
                 for columns in _spans(page.shape[2])
             ]
         )
+        boxes = boxes - MARGIN
+        tall = boxes[:, 3] - boxes[:, 1]
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        within = ((middle > 0) & (middle < np.array(shape[::-1]) * scale)).all(axis=1)
+        good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
+        return boxes[good] / scale, presence[good], probabilities[good]
 
     def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> Peaks:
         """What no neighbouring cell of a tile exceeds, where the tile speaks for the page."""

@@ -17,7 +17,7 @@ from keras_digitnet.artifacts import (
     newest_version,
     preset_dir,
 )
-from keras_digitnet.config import IMAGE_SHAPE, PRESETS, VERIFIER
+from keras_digitnet.config import IMAGE_SHAPE, PRESETS
 from keras_digitnet.errors import (
     DigitNetError,
     ModelError,
@@ -271,7 +271,7 @@ def _find(where: str | Path, in_keras: bool) -> Path:
 
     A preset's `.keras` file if Keras runs it, otherwise its ONNX file.
     """
-    if where in PRESETS or where == VERIFIER:
+    if where in PRESETS:
         return _existing(preset_dir(str(where)) / ("model.keras" if in_keras else "model.onnx"))
     path = expanded(where)
     if path.is_dir():

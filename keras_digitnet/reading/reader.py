@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_digitnet.config import VERIFIER
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.decoding import described, open_upright, read_grey
 from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
 from keras_digitnet.pictures.sources import name_of
 from keras_digitnet.reading.finding import BESIDE, SMALLEST, Character, Reader, in_lines, present
 from keras_digitnet.reading.inference import Classifier, load, load_classifier
-from keras_digitnet.reading.verifying import verified
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from keras_digitnet.pictures.sources import Picture
 
-# The shipped models that read together where none is named: one finds, one verifies and names, and
-# one names what has MNIST's form already.
+# The shipped models that read together where none is named.
 READER, CLASSIFIER = "reader", "base"
+# How much the classifier's log odds count beside the reader's: between 0.1, best on the cheques
+# that may be looked at, and 0.35, best on table cells and tight crops; half a point each way.
+_WEIGHT = 0.2
 # Height of a digit that is alone in its picture, as a share of the longer side, at least as a rule.
 _LARGE = 1 / 5
+_LEAST = 1e-4  # what a probability counts as at least, so that neither overrules the other
 _MOST_SHOWN = 1600  # pixels of the longer side of what a notebook shows, and stores
 
 
@@ -93,18 +94,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Team:
-    """The models that read pictures together.
+    """What reads pictures: a reader finds the digits; it, a classifier or both name them.
 
     Attributes:
-        reader: Finds characters; `None` takes all ink of a picture for one.
-        classifier: Names an image in MNIST's form; `None` if only the reader's classes count.
-        verifier: Names what was found, with the reader; `None` leaves it to the
-            classifier, or else to the reader.
+        reader: Finds them; `None` takes all ink of a picture for one character.
+        classifier: Names what was found, in MNIST's form; `None` leaves it to the reader.
+        together: Whether both name it, or the classifier alone.
     """
 
     reader: Reader | None
     classifier: Classifier | None
-    verifier: Classifier | None = None
+    together: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,31 +112,21 @@ class Team:
         assert model is not None
         return model.classes
 
-    def candidates(self, grey: np.ndarray, smallest: float) -> list[Character]:
-        """As `Reader.candidates`, verified."""
-        assert self.reader is not None
-        if self.verifier is None:
-            return self.reader.candidates(grey, smallest)
-        verify = functools.partial(verified, grey, verifier=self.verifier)
-        return self.reader.candidates(grey, smallest, verify)
-
     def name(self, found: Sequence["Found"]) -> np.ndarray:
         """`(N, C)` probabilities of the classes of what was found."""
-        by_classifier = [each.character is None or self._classifier_names for each in found]
         answers = np.zeros((len(found), len(self.classes)), np.float32)
-        if any(by_classifier):
-            assert self.classifier is not None
-            images = np.stack([each.image for each in itertools.compress(found, by_classifier)])
-            answers[by_classifier] = self.classifier.predict(images).probabilities
+        if self.classifier is not None and found:
+            answers = self.classifier.predict(
+                np.stack([each.image for each in found])
+            ).probabilities
         for row, each in enumerate(found):
-            if not by_classifier[row]:
-                assert each.character is not None
+            if each.character is None:
+                continue  # in MNIST's form as it came: the classifier's own
+            if self.classifier is None:
                 answers[row] = each.character.probabilities
+            elif self.together:
+                answers[row] = _both(each.character.probabilities, answers[row])
         return answers
-
-    @property
-    def _classifier_names(self) -> bool:
-        return self.classifier is not None and self.verifier is None
 
 
 @dataclass(frozen=True)
@@ -157,6 +147,13 @@ class Found:
         return self.character.presence if self.character else 1.0
 
 
+def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
+    """`(C,)` probabilities: a product of experts, the classifier's with `_WEIGHT`."""
+    odds = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
+    odds = np.exp(odds - odds.max())
+    return odds / odds.sum()
+
+
 def team(
     model: Classifier | Reader | Team | None = None,
     reader: Reader | None = None,
@@ -167,7 +164,7 @@ def team(
 
     Args:
         model: A reader; or a classifier, which names what a reader finds; or
-            none for the shipped reader, verifier and `base`; or a team.
+            none for the shipped reader and `base` together; or a team.
         reader: Finds for a classifier; else the shipped one, if the classes are
             the ten digits.
         backend: As for `load`, of what is loaded here.
@@ -185,9 +182,7 @@ def team(
     if reader is None and (model is None or model.classes == tuple("0123456789")):
         reader = _shipped_reader(backend, threads)
     if model is None:
-        return Team(
-            reader, _shipped(CLASSIFIER, backend, threads), _shipped(VERIFIER, backend, threads)
-        )
+        return Team(reader, _shipped_classifier(backend, threads), together=True)
     if reader is not None and reader.named and model.named:
         model.require_classes(reader.classes)
     return Team(reader, model)
@@ -201,8 +196,8 @@ def _shipped_reader(backend: str | None, threads: int | None) -> Reader:
 
 
 @functools.cache
-def _shipped(name: str, backend: str | None, threads: int | None) -> Classifier:
-    return load_classifier(name, backend, threads)
+def _shipped_classifier(backend: str | None, threads: int | None) -> Classifier:
+    return load_classifier(CLASSIFIER, backend, threads)
 
 
 def read(
@@ -225,7 +220,7 @@ def read(
     """
     reading_team = team(model)
     grey = read_grey(picture)
-    lines = _find(grey, reading_team, smallest)
+    lines = _find(grey, reading_team.reader, smallest)
     if not lines:
         raise _nothing(picture, grey)
     found = list(itertools.chain(*lines))
@@ -260,7 +255,7 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     grey = read_grey(picture)
     if is_normalized(grey):
         return grey
-    return _only(picture, grey, Team(reader, None) if reader else team()).image
+    return _only(picture, grey, reader or team().reader).image
 
 
 def find_digit(picture: "Picture", reading_team: Team) -> Found:
@@ -272,22 +267,22 @@ def find_digit(picture: "Picture", reading_team: Team) -> Found:
     grey = read_grey(picture)
     if reading_team.classifier and is_normalized(grey):
         return Found(grey)
-    return _only(picture, grey, reading_team)
+    return _only(picture, grey, reading_team.reader)
 
 
-def _only(picture: "Picture", grey: np.ndarray, reading_team: Team) -> Found:
+def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
     """The digit that is present, or else the likeliest that may be.
 
     One digit is rarely small in its picture: small ones are sought if no large one is there.
     """
-    if reading_team.reader is None:
+    if reader is None:
         only = whole(grey)
         if not only.image.any():
             raise _nothing(picture, grey)
         return only
-    candidates = reading_team.candidates(grey, _LARGE)
+    candidates = reader.candidates(grey, _LARGE)
     if not any(each.presence >= BESIDE for each in candidates):
-        candidates = reading_team.candidates(grey, SMALLEST)
+        candidates = reader.candidates(grey)
     if not candidates:
         raise _nothing(picture, grey)
     if len(found := present(candidates)) > 1:
@@ -307,12 +302,12 @@ def whole(grey: np.ndarray) -> Found:
     return Found(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
 
 
-def _find(grey: np.ndarray, reading_team: Team, smallest: float) -> list[list[Found]]:
+def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list[Found]]:
     """What is to be named, in lines; without a reader, all ink together is one character."""
-    if reading_team.reader is None:
+    if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
-    lines = in_lines(present(reading_team.candidates(grey, smallest)))
+    lines = in_lines(reader.find(grey, smallest))
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 
