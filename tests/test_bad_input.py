@@ -1,7 +1,7 @@
 """Any input works or is refused in one line that names it.
 
-Never another exception, a crash, ten seconds, or a gigabyte. Each promise has a short form and a
-long one of many more cases; both see the same cases each time.
+Never another exception, a crash, ten seconds, or a gigabyte. Each test has a short form and a long
+one with many more cases; the cases are the same each time.
 """
 
 import gzip

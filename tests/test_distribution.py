@@ -1,4 +1,4 @@
-"""Several devices and processes train as one device does; what stops one stops all, and is said.
+"""Several devices and processes train like one device; all stop together, with a message.
 
 The processes run `train_together.py` or the command itself, over gloo on this machine.
 """

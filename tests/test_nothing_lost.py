@@ -1,7 +1,7 @@
 """Interrupted programs lose nothing that was finished and leave no partial files.
 
-The programs are processes of their own, forked from one that has imported the package, which
-takes longer than what they do.
+The programs run in processes forked from one that has imported the package, since importing takes
+longer than the programs.
 """
 
 import contextlib

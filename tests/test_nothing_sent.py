@@ -1,7 +1,6 @@
-"""Nothing is sent: no runtime reports its use or stores an identifier.
+"""Nothing is sent: no runtime sends usage statistics or stores an identifier.
 
-Each program has a new home folder, and nothing in its environment that would tell a runtime that
-it is only tested.
+Each program has a new home folder, and an environment in which a runtime cannot detect the test.
 """
 
 import os

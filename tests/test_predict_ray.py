@@ -1,6 +1,6 @@
 """Reading pictures with Ray: one row each, despite broken files and killed processes.
 
-Skipped where Ray is not installed: `pip install -e '.[ray]'`, then
+Skipped if Ray is not installed: `pip install -e '.[ray]'`, then
 `python -m pytest tests/test_predict_ray.py`.
 """
 

@@ -1,10 +1,10 @@
 """A small server with the REST API of TensorFlow Serving.
 
-It loads the newest version of an exported SavedModel in TensorFlow and speaks
-the forms of https://www.tensorflow.org/tfx/serving/api_rest: the status,
-metadata and predict APIs, rows ("instances") and columns ("inputs"),
-`{"b64": ...}` for bytes, `{"error": ...}` with the HTTP codes that
-tensorflow_serving/model_servers/http_server.cc gives TensorFlow's own codes.
+It loads the newest version of an exported SavedModel in TensorFlow and follows
+https://www.tensorflow.org/tfx/serving/api_rest: the status, metadata and
+predict APIs, rows ("instances") and columns ("inputs"), `{"b64": ...}` for
+bytes, and `{"error": ...}` with the HTTP codes to which
+tensorflow_serving/model_servers/http_server.cc maps TensorFlow's codes.
 """
 
 import base64

@@ -1,8 +1,8 @@
-"""Trains tiny networks; as a program, in a process that may be one of several.
+"""Trains tiny networks, possibly in one of several processes.
 
     python tests/train_together.py FOLDER DATA DEVICES EPOCHS STOP_AFTER PRESET...
 
-prints the losses of each, a line of JSON a preset.
+prints the losses, one line of JSON per preset.
 """
 
 import json

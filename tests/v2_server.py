@@ -32,11 +32,11 @@ class V2:
 
     Attributes:
         model: Its name; in addresses it is `digitnet`.
-        binary: Whether binary tensors are offered.
-        metadata: Whether they say what goes in.
-        change: Makes something else of the outputs.
-        paths: What was asked for.
-        received: The headers that came with it.
+        binary: Whether binary tensors are supported.
+        metadata: Whether the metadata lists the inputs.
+        change: Modifies the outputs.
+        paths: The requested paths.
+        received: The headers of the requests.
     """
 
     model: str = "nano"

@@ -105,7 +105,8 @@ class Classifier(Named):
             raise
         except Exception as error:  # runtimes raise exceptions of any type
             raise ModelError(
-                f"{name}: expected outputs for {len(images)} images; received: {first_line(error)}"
+                f"{name}: expected it to compute {len(images)} images; "
+                f"received: {first_line(error)}"
             ) from error
         expected = (len(images), len(self.classes))
         if probabilities.shape != expected or labels.shape != expected[:1]:

@@ -70,7 +70,8 @@ def build_and_compile(
         steps: Steps per epoch; by default those of `train`.
     """
     task = task_of(config, dataset)
-    model = task.network(_model_name(config, dataset))
+    # Every export contains this name.
+    model = task.network(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
     rates = StepRates(config, steps or task.steps)
     optimizer = keras.optimizers.AdamW(rates, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -83,11 +84,6 @@ def build_and_compile(
     # Not `optimizer`, which `compile` wraps under mixed_float16 to scale the loss.
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def _model_name(config: TrainConfig, dataset: Dataset) -> str:
-    """Includes the name of the data set, so that every export names it."""
-    return f"digitnet_{config.preset}_{plain_name(dataset.name)}"
 
 
 def feed(endless: Iterator[Batch]) -> Any:

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it reports to Microsoft
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the import
 
 import onnxruntime
 from mlserver import MLModel

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it reports to Microsoft
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the import
 
 import numpy as np
 import onnxruntime
