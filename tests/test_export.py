@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from keras_digitnet import export
 from keras_digitnet.data import Dataset, Split
@@ -226,6 +228,29 @@ def test_badly_calibrated_int8_is_deleted(
     with pytest.raises(DigitNetError, match="int8 to keep the label of .* images of digits on"):
         export_model(trained, tmp_path, ["litert_int8"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_suits_microcontrollers(tmp_path: Path) -> None:
+    """It is small and has only the operations that the documentation tells users to compile."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    (artifact,) = export_model("nano", tmp_path, ["litert_int8"])
+    assert artifact.size < 34_000
+    model = flatbuffer_utils.read_model(artifact.path)
+    (graph,) = model.subgraphs
+    operations = [flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) for op in graph.operators]
+    text = (ROOT / "saved_models" / "README.md").read_text()
+    sentence = text.partition("needs these operations:")[2].partition(".")[0]
+    assert sorted(set(operations)) == re.findall(r"`(\w+)`", sentence)
+    assert operations.count("QUANTIZE") == 6  # once after each normalization
+    types = [graph.tensors[end].type for end in (*graph.inputs, *graph.outputs)]
+    assert types == [schema.TensorType.UINT8, schema.TensorType.FLOAT32, schema.TensorType.INT32]
+    # Memory is planned for one image: a shape that depends on the number of images is wrong there.
+    for op, name in zip(graph.operators, operations, strict=True):
+        if name == "RESHAPE":
+            before, after = (graph.tensors[end].shape for end in (op.inputs[0], op.outputs[0]))
+            assert np.prod(before) == np.prod(after)
 
 
 @pytest.mark.parametrize("there", [{"classes": list("abcdefghij")}, {"name": "a project"}])

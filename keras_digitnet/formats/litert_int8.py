@@ -1,4 +1,4 @@
-"""LiteRT files whose weights and most activations are int8."""
+"""LiteRT files whose weights and most activations are int8, for microcontrollers too."""
 
 import contextlib
 import io
@@ -20,11 +20,12 @@ _CALIBRATION_IMAGES = 512
 
 def write_model(reference: "Reference", path: Path) -> None:
     """Quantizes the LiteRT model, calibrated on training images."""
-    path.write_bytes(_quantized(converted(reference), reference.dataset.train.images))
+    images = reference.dataset.train.images
+    path.write_bytes(_for_microcontrollers(_quantized(converted(reference), images)))
 
 
 def _quantized(content: bytes, images: np.ndarray) -> bytes:
-    """Quantizes the convolutions and dense layers except for the stem.
+    """Quantizes the convolutions, dense layers and residual sums, except for the stem.
 
     The stem's outputs barely vary on a black background, and the normalization
     after it would amplify rounding errors: with the stem, `nano` changes 7 % of
@@ -50,8 +51,39 @@ def _quantized(content: bytes, images: np.ndarray) -> bytes:
         for regex, operation in (
             (".*", operations.FULLY_CONNECTED),
             (".*", operations.DEPTHWISE_CONV_2D),
-            (".*downsample.*", operations.CONV_2D),
+            ("^(?!.*/stem_)", operations.CONV_2D),
+            (r"_add(_\d+)?/Add", operations.ADD),
         ):
             quantizing.update_quantization_recipe(regex, operation, config)
         calibration = quantizing.calibrate({"serving_default": samples})
         return bytes(quantizing.quantize(calibration).quantized_model)
+
+
+def _for_microcontrollers(content: bytes) -> bytes:
+    """Removes the names of tensors, and the one operation that small runtimes lack.
+
+    LiteRT for Microcontrollers casts no uint8. A dequantization with a scale of
+    one computes the same, and is known to it.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    (graph,) = model.subgraphs
+    codes, builtin = model.operatorCodes, schema.BuiltinOperator
+    casts = [op for op in graph.operators if codes[op.opcodeIndex].builtinCode == builtin.CAST]
+    ends = [graph.tensors[end].type for op in casts for end in (*op.inputs, *op.outputs)]
+    if ends == [schema.TensorType.UINT8, schema.TensorType.FLOAT32]:
+        (cast,) = casts
+        codes[cast.opcodeIndex] = schema.OperatorCodeT(
+            builtin.DEQUANTIZE, builtinCode=builtin.DEQUANTIZE
+        )
+        cast.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+        cast.builtinOptions = schema.DequantizeOptionsT()
+        graph.tensors[cast.inputs[0]].quantization = schema.QuantizationParametersT(
+            scale=[1.0], zeroPoint=[0]
+        )
+    signatures = model.signatureDefs
+    flatbuffer_utils.strip_strings(model)  # and the signatures, which name inputs and outputs
+    model.signatureDefs = signatures
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

@@ -21,7 +21,7 @@ from keras_digitnet.networks.blocks import (
     normalization,
 )
 from keras_digitnet.networks.corruption import RandomDegradation, RandomPen
-from keras_digitnet.networks.layers import DepthwiseConv2D
+from keras_digitnet.networks.layers import DepthwiseConv2D, PerPixelDense
 
 _RANDOM_LAYERS = (
     RandomAffine,
@@ -144,9 +144,5 @@ def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) ->
     if isinstance(layer, _RANDOM_LAYERS):
         return args[0]
     if isinstance(layer, layers.Dense) and len(args[0].shape) == 4:
-        # Flattened to rows, it is one matrix product. On a map, TensorFlow computes shapes at run
-        # time, which adds a dozen operations per layer to every exported file.
-        height, width, channels = args[0].shape[1:]
-        rows = layer(ops.reshape(args[0], (-1, channels)))
-        return ops.reshape(rows, (-1, height, width, layer.units))
+        return PerPixelDense(layer)(args[0])
     return layer(*args, **kwargs)

@@ -28,6 +28,25 @@ class GrowTo(keras.layers.Layer):
         return (*like[:3], small[3])
 
 
+class PerPixelDense(keras.layers.Layer):
+    """A dense layer, which is shared, applied to every pixel of a map as one matrix product.
+
+    On a map TensorFlow computes shapes at run time, which adds a dozen
+    operations per layer to every exported file; on rows it does not.
+
+    Input: `(N, H, W, C)`. Output: `(N, H, W, units)`.
+    """
+
+    def __init__(self, dense: keras.layers.Dense) -> None:
+        super().__init__(dtype=dense.dtype_policy, name=f"{dense.name}_per_pixel")
+        self.dense = dense
+
+    def call(self, inputs: Any) -> Any:
+        height, width, channels = inputs.shape[1:]
+        rows = self.dense(ops.reshape(inputs, (-1, channels)))
+        return ops.reshape(rows, (-1, height, width, self.dense.units))
+
+
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras's layer, with the same weights and config, but faster under XLA on a CPU.
