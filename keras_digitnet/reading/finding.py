@@ -22,7 +22,7 @@ _USUAL = 24.0
 SMALLEST = 1 / 80
 _LOWEST = 8
 # How likely a character must be alone, and how likely beside such a one in its line: a stroke next
-# to digits is a 1, alone it may be a border. With 0.8 and 0.4, 92 % of the pages without a digit
+# to digits is a 1, alone it may be a border. With 0.8 and 0.4, 93 % of the pages without a digit
 # show none, with 0.5 for both 75 %; lines of digits lose 1.5 points by it, cheques gain half a
 # point. Where one digit must be in the picture, a fainter one is still the best answer.
 PRESENT = 0.8
