@@ -73,7 +73,7 @@ def test_version_and_presets(command: Command) -> None:
         (["train", "--data", "mnst"], "which does not exist. Did you mean mnist?"),
         (["train", "--data", "nowhere"], "'nowhere', which does not exist"),
         (["train", "--resume", "nowhere"], "nowhere/config.json: expected a JSON file"),
-        (["train", "--resume", "x", "--epochs", "9", "--no-test"], "also: --epochs, --test"),
+        (["train", "--resume", "x", "--epochs", "9", "--no-test"], "received: --epochs, --test"),
         (["evaluate", "base", "--data", "Digit"], "which does not exist. Did you mean digits?"),
         (["evaluate", "nowhere.keras"], "received: nowhere.keras, which does not exist"),
         (["predict", "nowhere.png"], "nowhere.png: expected an image; received: no such file"),

@@ -276,7 +276,7 @@ def test_credentials_of_an_address_are_sent_and_are_in_no_name() -> None:
 @pytest.mark.parametrize("path", [MODEL, "/v1/models/digitnet"])
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [(401, f"into {AUTHORIZATION}"), (403, "no: "), (500, "no: "), (503, "3 tries"), (200, "no: ")],
+    [(401, f"in {AUTHORIZATION}"), (403, "no: "), (500, "no: "), (503, "3 tries"), (200, "no: ")],
 )
 def test_credentials_that_a_server_echoes_are_hidden(path: str, code: int, expected: str) -> None:
     received: list[Message] = []

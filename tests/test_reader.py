@@ -173,7 +173,7 @@ def test_the_corner_of_a_shadow_is_not_a_digit_and_hides_none() -> None:
         "7",
         "0",
         "71",
-        pytest.param("47\n13", marks=pytest.mark.xfail(reason="this reader drops the 1")),
+        "47\n13",
     ],
 )
 def test_digits_that_fill_their_picture_are_read(text: str) -> None:
