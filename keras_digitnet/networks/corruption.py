@@ -20,8 +20,19 @@ _TAPS = 5  # per side of a filter
 _ALL = 99.0  # logit of a tap that gets all the weight, whatever the others are
 
 
+class _OfAFraction(RandomImageLayer):
+    """Augments the fraction `rate` of the training images."""
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
 @keras.saving.register_keras_serializable(package="keras_digitnet")
-class RandomPen(RandomImageLayer):
+class RandomPen(_OfAFraction):
     """Redraws a fraction of the training images with a bolder, harder or softer pen.
 
     Blurs the image, which rounds corners and closes gaps, then thresholds it
@@ -34,10 +45,6 @@ class RandomPen(RandomImageLayer):
         seed: Integer seed, or `None` for a random one.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(seed, **kwargs)
-        self.rate = rate
-
     def augment(self, images: Any) -> Any:
         draws = ops.reshape(self.draws(images, 3), (-1, 3, 1, 1, 1))
         level = 0.2 + 0.4 * draws[:, 0]
@@ -45,9 +52,6 @@ class RandomPen(RandomImageLayer):
         blurred = _blurred(images)
         drawn = ops.clip(0.5 + hardness * (blurred - level), 0.0, 1.0)
         return ops.where(draws[:, 2] < self.rate, drawn, images)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
 
 
 def _blurred(images: Any) -> Any:
@@ -68,7 +72,7 @@ def _gaussian(deviation: float = 0.8) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
-class RandomDegradation(RandomImageLayer):
+class RandomDegradation(_OfAFraction):
     """Corrupts a fraction of the training images as pens, paper and cameras do.
 
     Each of these steps is applied to a chosen image with probability 1/2: two
@@ -83,10 +87,6 @@ class RandomDegradation(RandomImageLayer):
         rate: Fraction of the images that are corrupted, from 0 to 1.
         seed: Integer seed, or `None` for a random one.
     """
-
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(seed, **kwargs)
-        self.rate = rate
 
     def augment(self, images: Any) -> Any:
         steps = self._steps(*images.shape[1:3])
@@ -173,9 +173,6 @@ class RandomDegradation(RandomImageLayer):
     def _stain(self, images: Any, normal: Any, amount: Any) -> Any:
         field = smooth_field(normal, *images.shape[1:3])
         return images + amount * ops.sigmoid(2 * ops.reshape(field, ops.shape(images)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
 
 
 def _shifted_sum(images: Any, taps: Any) -> Any:

@@ -123,10 +123,8 @@ class Composer:
                 size *= random.uniform(0.4, 0.8)
                 shift += random.uniform(-0.5, 0.5) * (1 - size)
             if glyph.label < 0 and glyph.height < 0.35 * HIGH:
-                # Dots stand at the foot of the line, other low marks anywhere.
-                shift += (
-                    random.uniform(0.35, 0.55) if hand.separated else random.uniform(-0.5, 0.55)
-                )
+                # At the foot of the line in a hand with separators, otherwise at any height.
+                shift += random.uniform(0.35 if hand.separated else -0.5, 0.55)
             box = self._write(ink, glyph, hand, at, size, shift, random)
             if joined and before is not None and random.random() < 0.7:
                 ink.join(before, box, hand, random)

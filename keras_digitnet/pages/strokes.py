@@ -100,11 +100,12 @@ DIGITS = {
     ),
 }
 
+_DOT, _COMMA = "0,0 3,4,2,2", "5,0 8,9 -2,28,5,10"
 # Marks are never digits, even if they look like one. These end or separate amounts: dots, dashes,
 # `=`, `.-`.
 USUAL_MARKS = (
-    "0,0 3,4,2,2",
-    "5,0 8,9 -2,28,5,10",
+    _DOT,
+    _COMMA,
     "0,0,0,6 30,0,5,5 70,0,40,10",
     "0,0,0,5 45,0,15,6; 0,22,10,6 45,22,20,6",
     "0,0,3,6 30,-8,8,6 60,0,12,8; 0,24,10,6 45,18,20,8",
@@ -115,9 +116,9 @@ USUAL_MARKS = (
 )
 # Between the digits of an amount, at the foot of the line: dots and commas.
 SEPARATORS = (
-    "0,0 3,4,2,2",
+    _DOT,
     "0,0 1,1,4,3",
-    "5,0 8,9 -2,28,5,10",
+    _COMMA,
 )
 # Slashes. One that stands alone may also be a 1.
 SLASHES = (

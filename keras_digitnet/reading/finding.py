@@ -42,7 +42,7 @@ _TILE = 1024
 _SURROUNDINGS = 96
 
 # Boxes `(P, 4)`, presence `(P,)` and probabilities `(P, C)` of what may be characters.
-Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Reader(Named):
             for index in _settled(vouched, same | inside)
         ]
 
-    def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> Peaks:
+    def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> _Peaks:
         """What one scale shows of a picture of a shape, in the picture's pixels."""
         boxes, presence, probabilities = _joined(
             [
@@ -169,7 +169,7 @@ class Reader(Named):
         good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
         return boxes[good] / scale, presence[good], probabilities[good]
 
-    def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> Peaks:
+    def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> _Peaks:
         """What no neighbouring cell of a tile exceeds, where the tile speaks for the page."""
         import cv2
 
@@ -261,7 +261,7 @@ def _spans(side: int) -> list[_Span]:
     ]
 
 
-def _joined(peaks: Sequence[Peaks]) -> Peaks:
+def _joined(peaks: Sequence[_Peaks]) -> _Peaks:
     boxes, presence, probabilities = (np.concatenate(arrays) for arrays in zip(*peaks, strict=True))
     return boxes, presence, probabilities
 

@@ -73,8 +73,8 @@ class Classifier(Named):
             batch_size: Images that are computed at a time.
 
         Raises:
-            DigitNetError: The images have another shape or dtype, `batch_size`
-                is less than 1.
+            DigitNetError: The images have another shape or dtype, or
+                `batch_size` is less than 1.
             ModelError: The model fails or returns invalid outputs.
         """
         require_size(batch_size)

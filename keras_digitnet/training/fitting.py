@@ -46,8 +46,8 @@ class Job:
     dataset: Dataset
     group: Group
     history: History
-    verbose: int | str = "auto"
-    callbacks: Sequence[keras.callbacks.Callback] = ()
+    verbose: int | str
+    callbacks: Sequence[keras.callbacks.Callback]
 
     @functools.cached_property
     def task(self) -> Task:
