@@ -1,10 +1,13 @@
 """Fixtures of small but real components; KERAS_BACKEND selects the backend."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,9 @@ TINY = ModelConfig(
     pen=0.5,
     degradation=0.5,
 )
+
+# Without random layers, which take most of the compile time, for tests of other things.
+PLAIN = replace(TINY, augmentation="none")
 
 
 def users_environment() -> dict[str, str]:
@@ -129,11 +135,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model exported to every format."""
+    """The same model exported to every format; one of pytest's processes does it for all."""
     from keras_digitnet.export import export_model
 
-    folder = tmp_path_factory.mktemp("exported")
-    export_model(trained, folder, EXPORT_FORMATS)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                export_model(trained, unfinished, EXPORT_FORMATS)
+                shutil.copytree(unfinished, folder)
     return folder
 
 

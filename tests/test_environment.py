@@ -317,8 +317,8 @@ digits = kd.load_dataset("digits")
 found = kd.load("nano", os.environ["KERAS_BACKEND"]).predict(digits.test.images)
 kd.train(
     kd.TrainConfig(
-        preset="nano", data="digits", epochs=1, batch_size=64, min_images_per_epoch=128,
-        export=False,
+        data="digits", epochs=1, batch_size=64, min_images_per_epoch=128, export=False,
+        model=kd.ModelConfig(widths=(8,), depths=(1,), augmentation="none"),
     ),
     out_dir=sys.argv[1],
 )

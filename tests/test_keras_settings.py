@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import PLAIN, TINY
 from test_detector import TINY_READER
 
 import keras_digitnet as kd
@@ -152,7 +152,7 @@ def test_training_writes_a_float32_file_and_restores_the_settings(
         tiny_config,
         epochs=1,
         min_images_per_epoch=2560,
-        model=replace(TINY, augmentation="none"),
+        model=PLAIN,
     )
     with keras_set_to(*settings):
         scale = LossScale()
@@ -177,7 +177,7 @@ def test_an_unsupported_policy_causes_a_warning(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = replace(tiny_config, epochs=1)
+    config = replace(tiny_config, epochs=1, model=PLAIN)
     with keras_set_to("float64"):
         training.train(config, few_digits, out_dir=tmp_path, verbose=0)
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
@@ -196,8 +196,9 @@ def test_a_resumed_run_keeps_its_policy(
     monkeypatch: pytest.MonkeyPatch,
     policy: str,
 ) -> None:
+    config = replace(tiny_config, model=PLAIN)
     with keras_set_to(policy):
-        whole = training.train(tiny_config, few_digits, out_dir=tmp_path / "whole", verbose=0)
+        whole = training.train(config, few_digits, out_dir=tmp_path / "whole", verbose=0)
 
         class Crash(Checkpoint):
             def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -206,7 +207,7 @@ def test_a_resumed_run_keeps_its_policy(
 
         with monkeypatch.context() as patched, pytest.raises(CrashError):
             patched.setattr(fitting, "Checkpoint", Crash)
-            training.train(tiny_config, few_digits, out_dir=tmp_path / "dead", verbose=0)
+            training.train(config, few_digits, out_dir=tmp_path / "dead", verbose=0)
     (run_dir,) = (tmp_path / "dead").iterdir()
     assert json.loads((run_dir / "config.json").read_text())["dtype_policy"] == policy
     resumed = training.resume(run_dir, few_digits, verbose=0)

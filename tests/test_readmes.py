@@ -1,5 +1,6 @@
 """The READMEs: links are not broken, and code blocks run unchanged."""
 
+import csv
 import os
 import re
 import subprocess
@@ -69,3 +70,13 @@ def test_the_front_pages_commands_run(checkout: Path) -> None:
     assert printed.startswith("20260714 48151623 90210 314159 602214076\n")
     assert (checkout / "seen" / "page.png").is_file()
     assert (checkout / "exports" / "base" / "digitnet" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_callbacks_example_runs(checkout: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "callbacks=" in block)
+    run([sys.executable, "-c", block], checkout)
+    with (checkout / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["val_accuracy"]) > 0.5
