@@ -73,7 +73,7 @@ def test_every_augmentation_trains(digits: Dataset, augmentation: str) -> None:
         jit_compile=jit_compile(),
     )
     before = [weight.copy() for weight in model.get_weights()]
-    model.fit(digits.train.images[:32], digits.train.labels[:32], batch_size=16, verbose=0)
+    model.fit(digits.train.images[:32], digits.train.labels[:32], batch_size=32, verbose=0)
     changed = zip(before, model.get_weights(), strict=True)
     assert all(np.isfinite(new).all() for _, new in changed)
     assert sum(
