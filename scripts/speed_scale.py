@@ -36,8 +36,9 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None)
 
 @app.command()
 def many(
-    count: Annotated[int, typer.Option(help="Pictures of each kind.")] = 20_000,
-    broken: Annotated[int, typer.Option(help="How many of them are invalid files.")] = 50,
+    count: Annotated[int, typer.Option(help="Pictures of one digit.")] = 20_000,
+    lines: Annotated[int, typer.Option(help="Pictures of four digits.")] = 2_000,
+    broken: Annotated[int, typer.Option(help="How many of each are invalid files.")] = 50,
     ray_python: Annotated[
         str | None, typer.Option(help="A Python with Ray installed; without it, no row for Ray.")
     ] = None,
@@ -46,10 +47,10 @@ def many(
 ) -> None:
     """Pictures per second of `predict` and `read`: in one thread, on all processors, on Ray."""
     rows: Table = []
-    for command, digits in (("predict", 1), ("read", 4)):
+    for command, digits, pictures in (("predict", 1, count), ("read", 4, lines)):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            make_pictures(folder / "pictures", count, broken, digits, data)
+            make_pictures(folder / "pictures", pictures, broken, digits, data)
             expected = None
             for name, system in (
                 ("`--jobs 1`", ("--jobs", "1")),
@@ -64,12 +65,13 @@ def many(
                     else _ray(str(ray_python), command, folder)
                 )
                 expected = expected or found
-                same = found == expected and len(found) == count
+                same = found == expected and len(found) == pictures
                 errors = sum(not text for text in found.values())
-                rate = f"{count / seconds:.1f}"
+                rate = f"{pictures / seconds:.1f}"
                 rows.append((f"`{command}`, {name}", rate, memory, str(errors), str(bool(same))))
     columns = ("command", "pictures a second", "memory", "errors", "same answers")
-    _show("speed-many", f"{count:,} pictures, {broken} of them broken", columns, rows, write)
+    title = f"{count:,} pictures of a digit, {lines:,} of four, {broken} of each broken"
+    _show("speed-many", title, columns, rows, write)
 
 
 def make_pictures(folder: Path, count: int, broken: int, digits: int, data: str) -> None:

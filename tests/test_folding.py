@@ -1,14 +1,18 @@
 """Folded networks compute what they did, in fewer operations."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import ROOT, TINY
 from keras import layers
+from test_detector import TINY_READER
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.networks.classifier import build_inference_model, build_model
-from keras_digitnet.networks.folding import fold_normalizations
+from keras_digitnet.networks.detector import build_detection_model, build_detector
+from keras_digitnet.networks.folding import fold_normalizations, fuse_normalizations
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,27 @@ def test_every_layer_after_a_normalization_computes_the_same(
     x = layers.Concatenate()([layers.GlobalMaxPooling2D()(other), layers.Flatten()(last)])
     model = with_random_weights(keras.Model(inputs, layers.Dense(10)(x)))
     folded(build_inference_model(model), images)
+
+
+@pytest.mark.backends
+def test_a_reader_keeps_its_answers(images: np.ndarray) -> None:
+    deployed = build_detection_model(with_random_weights(build_detector(TINY_READER)))
+    page = images[0].repeat(2, axis=0)[None]
+    expected, received = (
+        model.predict_on_batch(page) for model in (deployed, fuse_normalizations(deployed))
+    )
+    for name in expected:
+        assert np.allclose(received[name], expected[name], rtol=1e-4, atol=1e-4), name
+
+
+def test_onnx_runtime_computes_each_normalization_of_the_reader_at_once(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4  # a warning that the file suits this machine only
+    onnxruntime.InferenceSession(ROOT / "saved_models" / "reader" / "model.onnx", options)
+    computed = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert computed.count("LayerNormalization") == 10
+    assert "ReduceMean" not in computed

@@ -1,7 +1,6 @@
 """LiteRT (TensorFlow Lite) files, for phones and small boards."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +81,7 @@ def converted(reference: "Reference") -> bytes:
     import tensorflow as tf
 
     from keras_digitnet.formats.saved_model import temporary_saved_model
-    from keras_digitnet.networks.folding import fold_normalizations
 
-    reference = dataclasses.replace(reference, inference=fold_normalizations(reference.inference))
-    with suppress_native_stderr(), temporary_saved_model(reference) as folder:
+    with suppress_native_stderr(), temporary_saved_model(reference.shortened()) as folder:
         content: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     return content

@@ -85,7 +85,7 @@ def write_model(reference: "Reference", path: Path) -> None:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     proto, _ = tf2onnx.convert.from_function(
-        serve := serving_function(reference), serve.input_signature, opset=17
+        serve := serving_function(reference.shortened()), serve.input_signature, opset=17
     )
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -1,9 +1,10 @@
 """The Keras model to export and its outputs, which exports are compared with."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -76,6 +77,12 @@ class Reference:
         own = self.classes in (None, self.dataset.classes)
         return self.dataset.test.labels if own else self.labels
 
+    def shortened(self) -> Self:
+        """The same with the network in fewer operations, for other runtimes than Keras."""
+        from keras_digitnet.networks.folding import fold_normalizations
+
+        return dataclasses.replace(self, inference=fold_normalizations(self.inference))
+
     def named(self, images: Any) -> dict[str, Any]:
         """The named outputs for a TensorFlow tensor of images."""
         import tensorflow as tf
@@ -126,6 +133,12 @@ class ReaderReference(Reference):
     def num_classes(self) -> int:
         """The number of classes."""
         return int(self.answers[0][2].shape[-1])
+
+    def shortened(self) -> Self:
+        """The same with the network in fewer operations, for other runtimes than Keras."""
+        from keras_digitnet.networks.folding import fuse_normalizations
+
+        return dataclasses.replace(self, inference=fuse_normalizations(self.inference))
 
     def named(self, images: Any) -> dict[str, Any]:
         """The named outputs for a TensorFlow tensor of pages."""

@@ -47,6 +47,31 @@ class PerPixelDense(keras.layers.Layer):
         return ops.reshape(rows, (-1, height, width, self.dense.units))
 
 
+class PerPixelNormalization(keras.layers.Layer):
+    """A layer normalization over the channels, which is shared, of the pixels as rows.
+
+    Written as ONNX Runtime expects it, which computes it as one operation. On
+    rows, converters do not move the transpositions of convolutions into it.
+
+    Input and output: `(N, H, W, C)`.
+    """
+
+    def __init__(self, normalization: keras.layers.LayerNormalization) -> None:
+        super().__init__(dtype=normalization.dtype_policy, name=f"{normalization.name}_per_pixel")
+        self.normalization = normalization
+
+    def call(self, inputs: Any) -> Any:
+        own = self.normalization
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        centred = rows - ops.mean(rows, axis=-1, keepdims=True)
+        variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
+        rows = centred / ops.sqrt(variance + own.epsilon) * own.gamma + own.beta
+        return ops.reshape(rows, ops.shape(inputs))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras's layer, with the same weights and config, but faster under XLA on a CPU.

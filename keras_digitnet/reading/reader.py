@@ -197,7 +197,8 @@ def _shipped_reader(backend: str | None, threads: int | None) -> Reader:
 
 @functools.cache
 def _shipped_classifier(backend: str | None, threads: int | None) -> Classifier:
-    return load_classifier(CLASSIFIER, backend, threads)
+    # A second pool of threads, which wait busily, would compete with the reader's.
+    return load_classifier(CLASSIFIER, backend, threads or 1)
 
 
 def read(
