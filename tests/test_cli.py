@@ -390,11 +390,12 @@ def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_
 def test_an_export_can_be_evaluated(command: Command, trained: Path, tmp_path: Path) -> None:
     """Export does not depend on KERAS_BACKEND."""
     arguments = ["export", str(trained), "--format", "onnx", "--out", "out"]
-    answer = command(*arguments, KERAS_BACKEND="jax")
+    answer = command(*arguments, "--format", "litert", KERAS_BACKEND="jax")
     assert answer.returncode == 0, answer.stderr
     assert "compared with Keras on 359 test images of digits" in " ".join(answer.stdout.split())
     assert "100.00%" in answer.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "config.json"}
+    written = {"model.onnx", "model.tflite", "config.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == written
     scores = [
         json.loads(command("evaluate", where, "--json").stdout)
         for where in ("out/model.onnx", "out", str(trained))

@@ -147,13 +147,14 @@ def export(
         ),
     ] = "base",
     form: Annotated[
-        str,
+        list[str],
         one_of(
             (*EXPORT_FORMATS, "all"),
             "--format",
-            help="The format; all means all but litert_int8, which is quantized to eight bits.",
+            help="The format; may be repeated. all means all but litert_int8, which is quantized "
+            "to eight bits.",
         ),
-    ] = "saved_model",
+    ] = ["saved_model"],  # noqa: B006  # Typer copies it
     quantize: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
         Path | None,
@@ -172,7 +173,7 @@ def export(
     from keras_digitnet.environment import require_tensorflow, select_backend
     from keras_digitnet.reading.inference import find_keras_file
 
-    formats = (form,)
+    formats = tuple(form)
     out_dir = out or Path("exports") / _name_of(model)
     with messages(quiet, as_json):
         chosen_formats(formats, quantize)
