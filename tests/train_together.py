@@ -16,6 +16,7 @@ import keras
 from keras_digitnet import distribution, training
 from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
 from keras_digitnet.environment import name_backend
+from keras_digitnet.training import tasks
 
 
 def tiny(preset: str, data: str, epochs: int) -> TrainConfig:
@@ -37,6 +38,9 @@ def tiny(preset: str, data: str, epochs: int) -> TrainConfig:
         test=False,
         model=network,
     )
+
+
+tasks._LINES = 4  # an untrained reader takes minutes for the usual number
 
 
 class StopAfter(keras.callbacks.Callback):
