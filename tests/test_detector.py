@@ -145,7 +145,7 @@ def test_boxes_of_the_same_character_are_merged_and_neighbours_kept() -> None:
     boxes = np.array([(0, 0, 20, 30), (1, 1, 20, 31), (6, 2, 12, 26), (19, 0, 38, 30)], float)
     same, inside = finding._overlaps(boxes)
     assert same[0].tolist() == [True, True, False, False]
-    assert finding._settled(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
+    assert finding._non_maxima_removed(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
 
 
 def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:
@@ -155,8 +155,8 @@ def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:
     boxes = np.array([(0, 0, 12, 15), (1, 0, 12, 15), (50, 0, 60, 15), (90, 0, 120, 50)], float)
     presence, look = np.array([0.9, 0.7, 0.9, 0.9]), np.array([0, 1, 1, 0])
     same, _ = finding._overlaps(boxes)
-    vouched = finding._vouched(boxes, presence, look, scales, same)
-    assert vouched == pytest.approx([0.8, 0.35, 0.45, 0.9])
+    averaged = finding._averaged_presence(boxes, presence, look, scales, same)
+    assert averaged == pytest.approx([0.8, 0.35, 0.45, 0.9])
 
 
 DOT = 255  # value of a character's centre in `dots`
@@ -185,7 +185,7 @@ def test_a_canvas_of_any_size_is_read_in_tiles_of_one_size() -> None:
     middles = [(40, 20), (500, 880), (900, 928), (1000, 2000), (1060, 2970)]
     for row, column in middles:
         page[0, row, column] = DOT
-    boxes, presence, _ = reader._look(page, 1.0, (1100, 3000))
+    boxes, presence, _ = reader._at_scale(page, 1.0, (1100, 3000))
     found = {(round(box[1] + box[3]) // 2 + 12, round(box[0] + box[2]) // 2 + 12) for box in boxes}
     assert len(presence) == len(middles)
     assert found == set(middles)

@@ -1,4 +1,4 @@
-"""A trained detector from a picture to its characters: scales, peaks, and one box for each."""
+"""Finds the characters of a picture with a trained detector, at several scales."""
 
 import math
 from collections.abc import Sequence
@@ -9,50 +9,52 @@ import numpy as np
 from keras_digitnet.errors import DigitNetError, ModelError, first_line
 from keras_digitnet.formats.runtime import Runtime
 
-# What the network sees of a picture: a canvas with this margin, whose sides are multiples of
-# the second number, so that its maps halve evenly.
+# The network's input is a canvas: the resized picture with this margin. Its sides are multiples of
+# MULTIPLE, so that its maps can be halved.
 MARGIN = 12
 MULTIPLE = 8
-# A picture is looked at in steps of this factor at most, so that nearly each character comes
-# between `_SMALLEST` and `_LARGEST` pixels high in two of them; it was trained from 10 to 42.
+# Neighbouring scales differ by this factor at most, so that nearly every character is between
+# `_SMALLEST` and `_LARGEST` pixels high at two of them; the training characters have 10 to 42.
 _STEP = 1.5
 _SMALLEST, _LARGEST = 11.0, 41.0
 _USUAL = 24.0
-# Characters so high are found: a share of the picture's longer side, but no fewer pixels of it.
+# Height of the smallest characters that are sought: a fraction of the picture's longer side, and
+# a number of pixels, whichever is more.
 SMALLEST = 1 / 80
 _LOWEST = 8
-# How likely a character must be alone, and how likely beside such a one in its line: a stroke next
-# to digits is a 1, alone it may be a border. With 0.8 and 0.4, 93 % of the pages without a digit
-# show none, with 0.5 for both 75 %; lines of digits lose 1.5 points by it, cheques gain half a
-# point. Where one digit must be in the picture, a fainter one is still the best answer.
+# The lowest presence of a character, and that of one in the same line as such a character: a stroke
+# beside digits is a 1, on its own it may be a border. With 0.8 and 0.4 no digit is found on 93 % of
+# the pages without one, with 0.5 for both on 75 %; whole lines of MNIST lose 1.5 points, cheques
+# gain half a point. FAINT is enough where the picture is known to show one digit.
 PRESENT = 0.8
 BESIDE = 0.4
 FAINT = 0.04
-# Two boxes are one character where they share so much of their union, or of the smaller.
+# Two boxes are of one character if their intersection is this fraction of their union, or of the
+# smaller box.
 _SAME = 0.4
 _INSIDE = 0.65
-# How many looks vouch for a character, of those that show it between these heights, in pixels of
-# the canvas: noise and borders look like one at one scale only. With it the cheques that may be
-# looked at gain 3 points, table cells 4, photographed cells 3.
-_WITNESSES = 2
-_SURELY = (13.0, 36.0)
-# So many pixels of a canvas's side are looked at together, and so many again at each end: what the
-# network sees of a character's surroundings. So memory does not grow with the picture.
+# Presence is averaged over this many scales, of those at which the character is between these
+# heights in pixels of the canvas: noise and borders resemble a character at one scale only. The
+# tuned cheques gain 3 points by it, table cells 4, photographed cells 3.
+_AVERAGED_SCALES = 2
+_SUITABLE = (13.0, 36.0)
+# Larger canvases are split into tiles of this side, so that memory does not grow with the picture.
+# They overlap by twice the second number, what the network sees around a character.
 _TILE = 1024
 _SURROUNDINGS = 96
 
-# Boxes `(P, 4)`, presence `(P,)` and probabilities `(P, C)` of what may be characters.
+# Boxes `(P, 4)`, presence `(P,)` and class probabilities `(P, C)` of possible characters.
 _Peaks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Character:
-    """A character that was found.
+    """A character found in a picture.
 
     Attributes:
         box: Left, top, right and bottom, in pixels of the picture.
-        presence: How likely a character is there.
-        probabilities: `(C,)` float32, of its class.
+        presence: The probability that there is a character.
+        probabilities: `(C,)` float32, of the classes.
     """
 
     box: tuple[float, float, float, float]
@@ -61,20 +63,22 @@ class Character:
 
     @property
     def height(self) -> float:
+        """In pixels of the picture."""
         return self.box[3] - self.box[1]
 
 
 class Named:
-    """A trained model, wherever it runs, and the names of its classes.
+    """A trained model in any runtime, and the names of its classes.
 
-    Any number of threads may use it at once, in every format. So may a process
-    that is forked after loading, unless Keras or TensorFlow runs it, which says
-    so. It cannot be pickled or copied: load it by name in each worker process.
+    It may be used by any number of threads at once, in every format, and by a
+    process that is forked after loading, except in Keras and TensorFlow, which
+    raise an error there. It cannot be pickled or copied: load it by name in
+    each worker process.
 
     Attributes:
-        classes: The C names; a label is an index into them. Numbers from 0 on
-            where the model came without names.
-        named: Whether it came with names.
+        classes: The C names; a label is an index into them. Without names,
+            numbers from 0 on.
+        named: Whether the model has names.
     """
 
     def __init__(self, runtime: Runtime, classes: tuple[str, ...] | None = None) -> None:
@@ -92,7 +96,7 @@ class Named:
     def require_classes(self, classes: tuple[str, ...]) -> None:
         """Raises DigitNetError unless a data set's classes are the model's own.
 
-        A model that came without names is only asked for their number.
+        Of a model without names only the number of classes is compared.
         """
         fit = classes == self.classes if self.named else len(classes) == len(self.classes)
         if not fit:
@@ -103,10 +107,10 @@ class Named:
 
 
 class Reader(Named):
-    """A trained model that finds the characters of a picture, wherever it runs."""
+    """A trained detector of characters, in any runtime."""
 
     def find(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """The characters of a picture, in no order: the `present` ones of its candidates.
+        """Finds the characters of a picture, in no order: the `present` candidates.
 
         Args:
             grey: `(H, W)` uint8.
@@ -118,48 +122,48 @@ class Reader(Named):
         return present(self.candidates(grey, smallest))
 
     def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """What may be characters, in no order, down to the `FAINT`.
+        """Finds possible characters, in no order, with a presence of at least `FAINT`.
 
         Args:
             grey: `(H, W)` uint8.
             smallest: Height of the smallest characters that are sought, as a
-                share of the picture's longer side.
+                fraction of the picture's longer side.
 
         Raises:
             ModelError: The model fails, or a server does not answer.
         """
         if min(grey.shape[0], 4 * grey.shape[1]) < _LOWEST:
-            return []  # too small for any character that is sought
+            return []
         found = self._found(grey, smallest, as_edge=True)
         if not any(character.presence >= PRESENT for character in found):
-            # Cut close around a digit, perhaps, whose strokes must not go on beyond the picture.
+            # Perhaps a tight crop, in which strokes reach the edge but do not continue beyond it.
             found = max(found, self._found(grey, smallest, as_edge=False), key=_likeliest)
         return found
 
     def _found(self, grey: np.ndarray, smallest: float, as_edge: bool) -> list[Character]:
-        """What may be characters; `as_edge` as in `canvas`."""
+        """The possible characters; `as_edge` is that of `canvas`."""
         steps = scales(grey.shape, smallest)
-        looks = [self._look(canvas(grey, scale, as_edge), scale, grey.shape) for scale in steps]
+        looks = [self._at_scale(canvas(grey, scale, as_edge), scale, grey.shape) for scale in steps]
         boxes, presence, probabilities = _joined(looks)
         look = np.repeat(np.arange(len(looks)), [len(peaks[0]) for peaks in looks])
         same, inside = _overlaps(boxes)
-        vouched = _vouched(boxes, presence, look, np.array(steps), same)
+        averaged = _averaged_presence(boxes, presence, look, np.array(steps), same)
         return [
             Character(
                 _box(boxes[index]),
-                float(vouched[index]),
+                float(averaged[index]),
                 np.average(probabilities[same[index]], axis=0, weights=presence[same[index]]),
             )
-            for index in _settled(vouched, same | inside)
+            for index in _non_maxima_removed(averaged, same | inside)
         ]
 
-    def _look(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> _Peaks:
-        """What one scale shows of a picture of a shape, in the picture's pixels."""
+    def _at_scale(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> _Peaks:
+        """The peaks at one scale, in pixels of the picture, whose shape is `shape`."""
         boxes, presence, probabilities = _joined(
             [
                 self._peaks(page, rows, columns)
-                for rows in _spans(page.shape[1])
-                for columns in _spans(page.shape[2])
+                for rows in _tiles(page.shape[1])
+                for columns in _tiles(page.shape[2])
             ]
         )
         boxes = boxes - MARGIN
@@ -169,8 +173,8 @@ class Reader(Named):
         good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
         return boxes[good] / scale, presence[good], probabilities[good]
 
-    def _peaks(self, page: np.ndarray, rows: "_Span", columns: "_Span") -> _Peaks:
-        """What no neighbouring cell of a tile exceeds, where the tile speaks for the page."""
+    def _peaks(self, page: np.ndarray, rows: "_Tile", columns: "_Tile") -> _Peaks:
+        """The local maxima of presence in a tile, without those that other tiles report."""
         import cv2
 
         tile = page[:, rows.start : rows.stop, columns.start : columns.stop]
@@ -183,7 +187,7 @@ class Reader(Named):
         return boxes[own], presence[peaks][own], probabilities[peaks][own]
 
     def _cells(self, page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the runtime answers for one page, if it is an answer."""
+        """The runtime's presence, boxes and probabilities for one page, validated."""
         name = self._runtime.name
         try:
             answers = self._runtime.predict_batch(page)
@@ -206,8 +210,8 @@ class Reader(Named):
 
 
 def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
-    """What a picture is resized by: from characters that fill it to the smallest, in even steps."""
-    # A 1 may be four times as high as it is wide; what is too low to be found is not enlarged.
+    """The scales at which to search: from characters that fill the picture to the smallest."""
+    # A 1 may be four times as high as wide; a picture that is too low for any is not enlarged.
     fills = _USUAL / max(min(shape[0], 4 * shape[1]), _LOWEST)
     finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
@@ -215,10 +219,11 @@ def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
 
 
 def canvas(grey: np.ndarray, scale: float, as_edge: bool) -> np.ndarray:
-    """`(1, h, w, 1)` uint8: a picture resized, in a margin.
+    """`(1, h, w, 1)` uint8: the resized picture with a margin.
 
-    Its edge's pixels go on there with `as_edge`, so that the border of a cell
-    is a line that goes on; else the margin has the edge's median.
+    With `as_edge` the margin repeats the picture's edge, so that a cell's
+    border becomes a line to the end of the canvas; otherwise it has the edge's
+    median grey.
     """
     import cv2
 
@@ -236,8 +241,8 @@ def canvas(grey: np.ndarray, scale: float, as_edge: bool) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """A part of a canvas's side: where it starts and stops, and from where to where it speaks."""
+class _Tile:
+    """A tile along one side of a canvas: its ends, and the part whose peaks it reports."""
 
     start: int
     stop: int
@@ -245,13 +250,13 @@ class _Span:
     next: int
 
 
-def _spans(side: int) -> list[_Span]:
-    """Parts of `_TILE` pixels at most that overlap, each of which speaks for its middle."""
+def _tiles(side: int) -> list[_Tile]:
+    """Overlapping tiles of at most `_TILE` pixels, each of which reports its middle."""
     if side <= _TILE:
-        return [_Span(0, side, 0, side)]
+        return [_Tile(0, side, 0, side)]
     step = _TILE - 2 * _SURROUNDINGS
     return [
-        _Span(
+        _Tile(
             start,
             min(start + _TILE, side),
             start + _SURROUNDINGS if start else 0,
@@ -276,7 +281,7 @@ def _box(sides: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _overlaps(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(P, P)` bool: which boxes are the same, and which lie in one another."""
+    """Two arrays `(P, P)` bool: which boxes are the same, and which contain one another."""
     same, inside = np.zeros((2, len(boxes), len(boxes)), bool)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for index, box in enumerate(boxes):
@@ -287,23 +292,23 @@ def _overlaps(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return same, inside
 
 
-def _vouched(
+def _averaged_presence(
     boxes: np.ndarray, presence: np.ndarray, look: np.ndarray, scales: np.ndarray, same: np.ndarray
 ) -> np.ndarray:
-    """`(P,)` presence: the mean of what the surest looks say, of those that show the box well."""
+    """`(P,)` presence: the mean of the highest, over the scales that suit each box's height."""
     height = (boxes[:, 3] - boxes[:, 1])[:, None] * scales
-    shows = (height >= _SURELY[0]) & (height <= _SURELY[1])
+    shows = (height >= _SUITABLE[0]) & (height <= _SUITABLE[1])
     shows |= look[:, None] == np.arange(len(scales))
     says = np.stack(
         [(same * (look == each) * presence).max(axis=1, initial=0) for each in range(len(scales))],
         axis=1,
     )
-    surest = -np.sort(-np.where(shows, says, -1.0), axis=1)[:, :_WITNESSES]
+    surest = -np.sort(-np.where(shows, says, -1.0), axis=1)[:, :_AVERAGED_SCALES]
     return np.where(surest >= 0, surest, 0).sum(axis=1) / (surest >= 0).sum(axis=1)
 
 
-def _settled(presence: np.ndarray, one: np.ndarray) -> list[int]:
-    """The indices of the likeliest of the boxes that are one character, by falling presence."""
+def _non_maxima_removed(presence: np.ndarray, one: np.ndarray) -> list[int]:
+    """The index of the likeliest box of each character, in descending order of presence."""
     free = np.ones(len(presence), bool)
     kept = []
     for index in np.argsort(-presence, kind="stable"):
@@ -314,18 +319,18 @@ def _settled(presence: np.ndarray, one: np.ndarray) -> list[int]:
 
 
 def present(candidates: Sequence[Character]) -> list[Character]:
-    """Those that stand in a line of which one is `PRESENT`, and are likely enough `BESIDE` it."""
+    """The characters of lines with a `PRESENT` one whose own presence is at least `BESIDE`."""
     lines = in_lines([each for each in candidates if each.presence >= BESIDE])
     return [each for line in lines if _likeliest(line) >= PRESENT for each in line]
 
 
 def in_lines(characters: Sequence[Character]) -> list[list[Character]]:
-    """Lines from top to bottom, the characters of each from left to right."""
+    """Groups characters into lines from top to bottom, each from left to right."""
     lines: list[list[Character]] = []
     for character in sorted(characters, key=lambda c: c.box[0] + c.box[2]):
         shared = [_shared_height(line[-1], character) for line in lines]
         best = max(range(len(lines)), key=shared.__getitem__, default=None)
-        # In a line, neighbours stand beside each other for most of the lower one's height.
+        # In a line, neighbours overlap vertically.
         if best is not None and shared[best] > 0.3:
             lines[best].append(character)
         else:
@@ -334,6 +339,6 @@ def in_lines(characters: Sequence[Character]) -> list[list[Character]]:
 
 
 def _shared_height(before: Character, after: Character) -> float:
-    """How much of the lower one's height two characters share."""
+    """The vertical overlap of two characters, as a fraction of the smaller height."""
     shared = min(before.box[3], after.box[3]) - max(before.box[1], after.box[1])
     return shared / min(before.height, after.height)

@@ -1,4 +1,4 @@
-"""Pictures of digits: where each is, and what it says."""
+"""Reads pictures of digits: finds each digit and classifies it."""
 
 import functools
 import io
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from keras_digitnet.pictures.sources import Picture
 
-# The shipped models that read together where none is named.
+# The shipped models that read together by default.
 READER, CLASSIFIER = "reader", "base"
-# How much the classifier's log odds count beside the reader's: between 0.1, best on the cheques
-# that may be looked at, and 0.35, best on table cells and tight crops; half a point each way.
+# The weight of the classifier's log odds relative to the reader's: between 0.1, the best on the
+# tuned cheques, and 0.35, the best on table cells and tight crops, by half a point each.
 _WEIGHT = 0.2
-# Height of a digit that is alone in its picture, as a share of the longer side, at least as a rule.
+# The usual minimum height of a single digit, as a fraction of the picture's longer side.
 _LARGE = 1 / 5
-_LEAST = 1e-4  # what a probability counts as at least, so that neither overrules the other
-_MOST_SHOWN = 1600  # pixels of the longer side of what a notebook shows, and stores
+_LEAST = 1e-4  # a floor of the probabilities, so that neither model has a veto
+_MAX_SHOWN = 1600  # the longer side of the picture that a notebook shows and stores, in pixels
 
 
 class NoDigitError(DigitNetError):
-    """The picture can be read and has no digit."""
+    """The picture was read, and shows no digit."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,12 @@ class Digit:
     """One digit of a reading.
 
     Attributes:
-        label: The name of the most probable class, or `?` where it is in doubt.
-        confidence: The probability that a digit is there and of that class.
+        label: The name of the most probable class, or `?` below `min_confidence`.
+        confidence: The probability that there is a digit of that class.
         alternatives: The next most probable classes and their probabilities.
         box: Left, top, width and height in pixels of the upright picture.
         image: `(28, 28)` uint8, the digit in MNIST's form.
-        probabilities: `(C,)` float64 of the model's classes: that a digit is
-            there and of that class.
+        probabilities: `(C,)` float64: that there is a digit of each class.
     """
 
     label: str
@@ -61,13 +60,13 @@ class Digit:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture says; a notebook shows it on the picture.
+    """The digits of a picture; a notebook shows the annotated picture.
 
     Attributes:
-        text: The digits, a line of text a line, in reading order.
-        confidence: The probability that all of them are right, if each is on its own.
+        text: The digits in reading order, one line of text per line.
+        confidence: The probability that all are right, if they are independent.
         digits: Each digit, in the order of the text.
-        picture: What was read, as it was given. Pickles and copies go without it.
+        picture: The picture, as it was given; pickles and copies lack it.
     """
 
     text: str
@@ -79,14 +78,14 @@ class Reading:
         return {**self.__dict__, "picture": None}
 
     def _repr_png_(self) -> bytes | None:
-        """The annotated picture for a notebook; `None` if it cannot be opened any more."""
+        """The annotated picture, for notebooks; `None` if it can no longer be opened."""
         if self.picture is None:
             return None
         try:
             drawn = annotate(self.picture, self)
         except DigitNetError:
             return None
-        drawn.thumbnail((_MOST_SHOWN, _MOST_SHOWN))
+        drawn.thumbnail((_MAX_SHOWN, _MAX_SHOWN))
         content = io.BytesIO()
         drawn.save(content, "PNG")
         return content.getvalue()
@@ -94,12 +93,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Team:
-    """What reads pictures: a reader finds the digits; it, a classifier or both name them.
+    """The models that read pictures: one finds the digits; it, a classifier or both name them.
 
     Attributes:
-        reader: Finds them; `None` takes all ink of a picture for one character.
-        classifier: Names what was found, in MNIST's form; `None` leaves it to the reader.
-        together: Whether both name it, or the classifier alone.
+        reader: Finds them; with `None` all ink of a picture is one character.
+        classifier: Names them in MNIST's form; with `None` the reader does.
+        together: Whether both name them, or the classifier alone.
     """
 
     reader: Reader | None
@@ -108,12 +107,13 @@ class Team:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
         model = self.classifier or self.reader
         assert model is not None
         return model.classes
 
     def name(self, found: Sequence["Found"]) -> np.ndarray:
-        """`(N, C)` probabilities of the classes of what was found."""
+        """The class probabilities of the digits found, `(N, C)` float32."""
         answers = np.zeros((len(found), len(self.classes)), np.float32)
         if self.classifier is not None and found:
             answers = self.classifier.predict(
@@ -121,7 +121,7 @@ class Team:
             ).probabilities
         for row, each in enumerate(found):
             if each.character is None:
-                continue  # in MNIST's form as it came: the classifier's own
+                continue  # was in MNIST's form, so only the classifier names it
             if self.classifier is None:
                 answers[row] = each.character.probabilities
             elif self.together:
@@ -131,11 +131,11 @@ class Team:
 
 @dataclass(frozen=True)
 class Found:
-    """A digit that is to be named.
+    """A digit that has been found, but not named.
 
     Attributes:
         image: `(28, 28)` uint8, in MNIST's form.
-        character: What the reader found; `None` for a picture that had that
+        character: The reader's answer; `None` for a picture that was in MNIST's
             form already.
     """
 
@@ -144,11 +144,12 @@ class Found:
 
     @property
     def presence(self) -> float:
+        """The probability that there is a digit."""
         return self.character.presence if self.character else 1.0
 
 
 def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
-    """`(C,)` probabilities: a product of experts, the classifier's with `_WEIGHT`."""
+    """`(C,)` probabilities: the product of both, the classifier's to the power of `_WEIGHT`."""
     odds = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
     odds = np.exp(odds - odds.max())
     return odds / odds.sum()
@@ -160,18 +161,19 @@ def team(
     backend: str | None = None,
     threads: int | None = None,
 ) -> Team:
-    """What reads pictures with a model.
+    """Completes a model to a team that can read pictures.
 
     Args:
-        model: A reader; or a classifier, which names what a reader finds; or
-            none for the shipped reader and `base` together; or a team.
-        reader: Finds for a classifier; else the shipped one, if the classes are
-            the ten digits.
-        backend: As for `load`, of what is loaded here.
-        threads: The same.
+        model: A reader; a classifier, which names the digits that a reader
+            finds; `None` for the shipped reader and `base` together; or a team.
+        reader: Finds the digits for a classifier; by default the shipped one,
+            if the classes are the ten digits.
+        backend: As for `load`, for the models loaded here.
+        threads: As for `load`, for the models loaded here.
 
     Raises:
-        DigitNetError: Classes differ, or a reader is given one to find for it.
+        DigitNetError: The classes differ, or `model` is a reader and another
+            one is given.
     """
     if isinstance(model, Team):
         return model
@@ -188,7 +190,7 @@ def team(
     return Team(reader, model)
 
 
-@functools.cache  # pictures come one by one, and each would load it anew
+@functools.cache  # otherwise each call of `read` would load it
 def _shipped_reader(backend: str | None, threads: int | None) -> Reader:
     reader = load(READER, backend, threads)
     assert isinstance(reader, Reader)
@@ -207,17 +209,18 @@ def read(
     min_confidence: float = 0.0,
     smallest: float = SMALLEST,
 ) -> Reading:
-    """The digits in a picture: a number, or lines of them.
+    """Reads the digits in a picture: a number, or lines of numbers.
 
     Args:
         picture: As for `normalize_digit`.
         model: As for `team`.
         min_confidence: A digit that is less probable becomes `?`.
-        smallest: Height of the smallest digits, as a share of the picture's
-            longer side.
+        smallest: Height of the smallest digits that are sought, as a fraction
+            of the picture's longer side.
 
     Raises:
-        DigitNetError: It is no picture, or (`NoDigitError`) there is no digit in it.
+        NoDigitError: The picture shows no digit.
+        DigitNetError: It is not a picture.
     """
     reading_team = team(model)
     grey = read_grey(picture)
@@ -235,23 +238,23 @@ def read(
 
 
 def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndarray:
-    """One digit in MNIST's form: light on black, fit to 20x20, centred in 28x28 by its mass.
+    """Converts a picture of one digit to MNIST's form.
 
-    A 28x28 picture, light on dark, whose mass lies within a pixel of the
-    centre has that form already and comes back unchanged. Training brings the
-    pictures of a data set into this form too, so that a network sees in
-    `predict` what it was trained on.
+    That is light on black, scaled to 20x20 and centred in 28x28 by its mass. A
+    28x28 picture, light on dark, whose centre of mass is within a pixel of its
+    centre is returned unchanged. The pictures of a training set are converted
+    in the same way.
 
     Args:
         picture: As for `read_grey`: a file's path or content, an open file, a
             Pillow image, or an array; dark on light or light on dark.
-        reader: Finds the digit; else the shipped one.
+        reader: Finds the digit; by default the shipped one.
 
     Returns:
         `(28, 28)` uint8.
 
     Raises:
-        DigitNetError: It is no picture, or there is no digit in it, or several.
+        DigitNetError: It is not a picture, or does not show exactly one digit.
     """
     grey = read_grey(picture)
     if is_normalized(grey):
@@ -260,10 +263,10 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
 
 
 def find_digit(picture: "Picture", reading_team: Team) -> Found:
-    """The one digit of a picture, in MNIST's form; a picture in that form is one.
+    """Finds the one digit of a picture, which may be in MNIST's form already.
 
     Raises:
-        DigitNetError: It is no picture, or there is no digit in it, or several.
+        DigitNetError: It is not a picture, or does not show exactly one digit.
     """
     grey = read_grey(picture)
     if reading_team.classifier and is_normalized(grey):
@@ -272,10 +275,7 @@ def find_digit(picture: "Picture", reading_team: Team) -> Found:
 
 
 def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
-    """The digit that is present, or else the likeliest that may be.
-
-    One digit is rarely small in its picture: small ones are sought if no large one is there.
-    """
+    """The likeliest digit; small ones are sought only if there is no large one."""
     if reader is None:
         only = whole(grey)
         if not only.image.any():
@@ -296,7 +296,7 @@ def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
 
 
 def whole(grey: np.ndarray) -> Found:
-    """All ink of a picture as one character in MNIST's form; black where there is none."""
+    """All ink of a picture as one character in MNIST's form; black if there is none."""
     if is_normalized(grey):
         return Found(grey)
     box = (0.0, 0.0, float(grey.shape[1]), float(grey.shape[0]))
@@ -304,7 +304,7 @@ def whole(grey: np.ndarray) -> Found:
 
 
 def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list[Found]]:
-    """What is to be named, in lines; without a reader, all ink together is one character."""
+    """The digits of a picture, in lines; without a reader, all ink is one character."""
     if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
@@ -338,9 +338,9 @@ def _digit(
 
 
 def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
-    """The picture in colour with each digit's box, label and confidence drawn on it.
+    """Draws each digit's box, label and confidence on the picture, in colour.
 
-    The lines are thin and run outside the boxes, so that no stroke is hidden.
+    The lines are outside the boxes, so that they hide no stroke.
     """
     from PIL import ImageDraw, ImageFont
 
@@ -356,7 +356,7 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         pen.rectangle((left, top, right, bottom), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
         size = max(10, height // 6)  # narrow neighbours leave room for no more
-        # Above the digit, else under it; over it only where the picture ends on both sides.
+        # Above the digit, else below it; over it only if there is no room for either.
         fits_under = top < size and bottom + size < drawn.height
         y, anchor = (bottom + 1, "la") if fits_under else (top, "lb" if top >= size else "la")
         pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
