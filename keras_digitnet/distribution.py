@@ -7,6 +7,7 @@ runs the same program; only process 0 keeps the files it writes.
 import atexit
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -186,8 +187,10 @@ class Group:
         """Reports the failure of another process as one DigitNetError."""
         try:
             yield
-        except RuntimeError as error:
-            if self._processes == 1:
+        except (RuntimeError, ValueError) as error:
+            # JAX raises ValueError for some statuses of its runtime, such as UNKNOWN: Gloo ...
+            of_runtime = isinstance(error, RuntimeError) or re.match("[A-Z_]+: ", str(error))
+            if self._processes == 1 or not of_runtime:
                 raise
             atexit.register(_exit_without_jax)
             raise DigitNetError(

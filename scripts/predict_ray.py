@@ -13,6 +13,9 @@ from typing import Annotated
 import typer
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics
+# Further processors that Ray is told it has on a single machine. Its own tasks need some, and a
+# resumed run would wait forever for one.
+SPARE = 4
 
 
 def main(
@@ -38,7 +41,10 @@ def main(
 
     from keras_digitnet import BatchReader
 
-    ray.init(include_dashboard=False)  # the cluster at RAY_ADDRESS, or a temporary local one
+    # The cluster at RAY_ADDRESS, or a temporary one on this machine.
+    processors = None if "RAY_ADDRESS" in os.environ else os.cpu_count() or 1
+    ray.init(include_dashboard=False, num_cpus=processors and processors + SPARE)
+    processors = processors or int(ray.cluster_resources()["CPU"])
     ray.data.DataContext.get_current().checkpoint_config = ray.data.checkpoint.CheckpointConfig(
         "path", f"{answers.rstrip('/')}-checkpoint", delete_checkpoint_on_success=False
     )
@@ -50,8 +56,8 @@ def main(
         BatchReader,
         fn_constructor_args=(model, one_digit),
         batch_size=batch_size,
-        compute=ray.data.ActorPoolStrategy(size=workers or int(ray.cluster_resources()["CPU"])),
-        num_cpus=0.5,  # if workers reserve all processors, a resumed run waits forever
+        compute=ray.data.ActorPoolStrategy(size=workers or processors),
+        num_cpus=0.5,  # leaves processors for Ray's own tasks
     )
     answered.write_parquet(answers)
 
