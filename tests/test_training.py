@@ -144,9 +144,18 @@ def test_the_schedule_reaches_every_step(
 
     keras.utils.set_random_seed(config.seed)
     initial = fitting.build_and_compile(config, few_digits).get_weights()[:-2]
-    for name, rates in (("still", {}), ("first", {0: 0.01}), ("last", {9: 0.01})):
-        pairs = zip(initial, weights_after(name, rates), strict=True)
-        assert all(np.array_equal(a, b) for a, b in pairs) == (name == "still"), name
+    still = weights_after("still", {})
+    first = weights_after("first", {0: 0.01})
+    last = weights_after("last", {9: 0.01})
+    both = weights_after("both", {0: 0.01, 9: 0.01})
+
+    def same(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+        return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
+
+    assert same(initial, still)
+    assert not same(still, first)
+    assert not same(still, last)
+    assert not same(first, both)
 
 
 # A run

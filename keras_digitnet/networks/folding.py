@@ -113,8 +113,7 @@ def _is_unpadded(layer: Any, x: Any) -> bool:
     if not isinstance(layer, layers.Conv2D) or layer.data_format != "channels_last":
         return False
     fits = layer.kernel_size == layer.strides and all(
-        side is not None and side % stride == 0
-        for side, stride in zip(x.shape[1:3], layer.strides, strict=True)
+        side % stride == 0 for side, stride in zip(x.shape[1:3], layer.strides, strict=True)
     )
     plain = layer.groups == 1 and layer.dilation_rate == (1, 1)
     return plain and (layer.padding == "valid" or (layer.padding == "same" and fits))

@@ -356,7 +356,7 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         pen.rectangle((left, top, right, bottom), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
         size = max(10, height // 6)  # narrow neighbours leave room for no more
-        # Above the digit, else below it; over it only if there is no room for either.
+        # Above the digit if there is room, otherwise below it, otherwise inside its box.
         fits_under = top < size and bottom + size < drawn.height
         y, anchor = (bottom + 1, "la") if fits_under else (top, "lb" if top >= size else "la")
         pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
