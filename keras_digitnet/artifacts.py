@@ -88,7 +88,7 @@ class RunFolder:
 
     @property
     def model_path(self) -> Path:
-        """The trained network, with the best epoch's weights."""
+        """The trained network."""
         return self.path / "model.keras"
 
     @property

@@ -190,8 +190,14 @@ def test_a_run_writes_the_documented_files(
     assert "digits" in keras.saving.load_model(run.model_path).name
 
 
-def test_the_file_holds_the_best_epoch_calibrated(trained: Train, few_digits: Dataset) -> None:
-    run = trained()
+def test_the_file_holds_the_last_epoch_calibrated(
+    trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        schedule, "learning_rate_at", lambda epoch, config: 0.01 if epoch < 2 else 0.3
+    )
+    run = trained(epochs=3)
+    assert run.metrics["kept_epoch"] == 3 != best_epoch(run.history)
     temperature = run.metrics["temperature"]
     assert abs(temperature - 1) > 1e-3
     model = keras.saving.load_model(run.model_path)
@@ -201,7 +207,7 @@ def test_the_file_holds_the_best_epoch_calibrated(trained: Train, few_digits: Da
     def loss(logits: np.ndarray) -> float:
         return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
-    before = run.history[best_epoch(run.history) - 1]["val_loss"]
+    before = run.history[-1]["val_loss"]
     assert loss(temperature * logits) == pytest.approx(before, rel=1e-3)
     assert run.validation.loss == pytest.approx(loss(logits), rel=1e-3)
     assert loss(logits) < before
@@ -228,6 +234,7 @@ def test_early_stopping_keeps_the_best_weights(trained: Train, few_digits: Datas
     assert len(run.history) < 12
     best = best_epoch(run.history)
     assert len(run.history) == best + 1
+    assert run.metrics["kept_epoch"] == best
     assert run.validation.accuracy == pytest.approx(run.history[best - 1]["val_accuracy"])
     # Calibration makes the file's loss at most that of the history.
     assert run.validation.loss <= run.history[best - 1]["val_loss"] * (1 + 1e-3)

@@ -14,7 +14,7 @@ import numpy as np
 from keras_digitnet.artifacts import RunFolder, atomic_write
 from keras_digitnet.distribution import Group
 from keras_digitnet.errors import DigitNetError, Interrupted
-from keras_digitnet.training.history import COLUMNS, History, best_epoch, write_history
+from keras_digitnet.training.history import COLUMNS, History, best_epoch, kept_epoch, write_history
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,14 @@ class Guard(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's early stopping, restored from the history when a run is resumed."""
+    """Keras's early stopping, restored from the history when a run is resumed.
 
-    def __init__(self, patience: int, folder: RunFolder, history: History) -> None:
+    A run that is not stopped keeps its last weights, see `kept_epoch`.
+    """
+
+    def __init__(self, patience: int, epochs: int, folder: RunFolder, history: History) -> None:
         super().__init__("val_loss", patience=patience, restore_best_weights=True)
+        self._epochs = epochs
         self._folder = folder
         self._history = history
 
@@ -104,6 +108,10 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         self.model.load_weights(self._folder.checkpoint_path(best))
         self.best_weights = self.model.get_weights()
         self.model.load_weights(self._folder.checkpoint_path(epochs))
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if kept_epoch(self._history, self._epochs) < len(self._history):
+            super().on_train_end(logs)
 
 
 class Checkpoint(keras.callbacks.Callback):

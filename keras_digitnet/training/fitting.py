@@ -108,12 +108,12 @@ def feed(endless: Iterator[Batch]) -> Any:
 
 
 def fit(model: keras.Model, job: Job) -> None:
-    """Trains the remaining epochs; appends to the job's history and restores the best weights.
+    """Trains the remaining epochs and leaves the model with the weights of the kept one.
 
     Args:
         model: A compiled model, with the weights and the optimizer's state of
             the last epoch in the history.
-        job: The run.
+        job: The run, to whose history the epochs are appended.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -138,7 +138,7 @@ def fit(model: keras.Model, job: Job) -> None:
                 EpochSeeds(config.seed),
                 *group.callbacks(),
                 Guard(signals, group),
-                EarlyStopping(config.epochs_of_patience, job.folder, history),
+                EarlyStopping(config.epochs_of_patience, config.epochs, job.folder, history),
                 Checkpoint(job.folder, history),
                 *job.callbacks,
             ],

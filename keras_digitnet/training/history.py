@@ -16,6 +16,16 @@ def best_epoch(history: History) -> int:
     return 1 + min(range(len(history)), key=lambda index: history[index]["val_loss"])
 
 
+def kept_epoch(history: History, epochs: int) -> int:
+    """The number of the epoch whose weights are kept.
+
+    A run of all its epochs keeps the last one, where the learning rate has
+    decayed to 0: among earlier epochs the lowest validation loss is mostly
+    luck (scripts/recipe_log.md). One that stopped early keeps the best.
+    """
+    return epochs if len(history) == epochs else best_epoch(history)
+
+
 def write_history(folder: RunFolder, history: History) -> None:
     """Writes `history.csv`, one row per epoch."""
     text = io.StringIO()

@@ -32,7 +32,7 @@ from keras_digitnet.networks.blocks import DTYPES, count_parameters, network_dty
 from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.training.callbacks import DivergedError, TrainingInterrupted
 from keras_digitnet.training.fitting import Job, fit
-from keras_digitnet.training.history import History, best_epoch, read_history
+from keras_digitnet.training.history import History, best_epoch, kept_epoch, read_history
 
 logger = logging.getLogger(__name__)
 
@@ -341,7 +341,7 @@ def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
         "seed": config.seed,
         "parameters": parameters,
         "epochs": len(history),
-        "best_epoch": best_epoch(history),
+        "kept_epoch": kept_epoch(history, config.epochs),
         **calibration,
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "versions": environment.versions(),
