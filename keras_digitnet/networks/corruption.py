@@ -75,11 +75,11 @@ def _gaussian(deviation: float = 0.8) -> np.ndarray:
 class RandomDegradation(_OfAFraction):
     """Corrupts a fraction of the training images as pens, paper and cameras do.
 
-    Each of these steps is applied to a chosen image with probability 1/2: two
-    rotated bars of any grey (after Random Erasing, Zhong et al., arXiv
-    1708.04896), a blur with random positive taps (after Xu et al., arXiv
-    2007.13003), noise, grey paper with less contrast, and a smooth bright
-    stain.
+    Each of these steps is applied to a chosen image with probability 1/2: a
+    rotated band in negative, two rotated bars of any grey (after Random
+    Erasing, Zhong et al., arXiv 1708.04896), a blur with random positive taps
+    (after Xu et al., arXiv 2007.13003), noise, grey paper with less contrast,
+    and a smooth bright stain.
 
     Input and output: `(N, H, W, 1)` float in [0, 1].
 
@@ -115,15 +115,19 @@ class RandomDegradation(_OfAFraction):
         A range is `(lowest, highest, neutral)`. A step with neutral amounts
         leaves an image unchanged, which is cheaper than selecting afterwards.
         """
-        bar = (
+        place = (
             (0, height, 0),  # row of the centre
             (0, width, 0),  # column of the centre
             (0, math.pi, 0),  # angle
+        )
+        bar = (
+            *place,
             (1, height / 2, 0),  # half the length
             (0.5, 3, 0),  # half the width
             (0, 1, 0),  # grey
         )
         return (
+            (self._negative_band, (*place, (1, height / 4, 0)), 0),
             (self._bar, bar, 0),
             (self._bar, bar, 0),
             (self._filter, ((0, 3, 0), (0, 0, _ALL)), _TAPS**2),
@@ -138,6 +142,12 @@ class RandomDegradation(_OfAFraction):
 
     # Each step takes `(N, H, W, 1)` images, `(N, count)` normal samples, `(N, 1, 1, 1)` amounts.
 
+    def _negative_band(
+        self, images: Any, _: Any, top: Any, left: Any, angle: Any, breadth: Any
+    ) -> Any:
+        across, _ = _from_centre(images, top, left, angle)
+        return ops.where(ops.abs(across) < breadth, 1 - images, images)
+
     def _bar(
         self,
         images: Any,
@@ -149,12 +159,7 @@ class RandomDegradation(_OfAFraction):
         breadth: Any,
         grey: Any,
     ) -> Any:
-        height, width = images.shape[1:3]
-        down = ops.arange(height, dtype=images.dtype)[:, None, None] - top
-        right = ops.arange(width, dtype=images.dtype)[:, None] - left
-        cosine, sine = ops.cos(angle), ops.sin(angle)
-        along = down * cosine + right * sine
-        across = right * cosine - down * sine
+        across, along = _from_centre(images, top, left, angle)
         inside = ops.logical_and(ops.abs(along) < length, ops.abs(across) < breadth)
         return ops.where(inside, grey, images)
 
@@ -173,6 +178,15 @@ class RandomDegradation(_OfAFraction):
     def _stain(self, images: Any, normal: Any, amount: Any) -> Any:
         field = smooth_field(normal, *images.shape[1:3])
         return images + amount * ops.sigmoid(2 * ops.reshape(field, ops.shape(images)))
+
+
+def _from_centre(images: Any, top: Any, left: Any, angle: Any) -> tuple[Any, Any]:
+    """Each pixel's distances across and along a line through a centre, in pixels."""
+    height, width = images.shape[1:3]
+    down = ops.arange(height, dtype=images.dtype)[:, None, None] - top
+    right = ops.arange(width, dtype=images.dtype)[:, None] - left
+    cosine, sine = ops.cos(angle), ops.sin(angle)
+    return right * cosine - down * sine, down * cosine + right * sine
 
 
 def _shifted_sum(images: Any, taps: Any) -> Any:
