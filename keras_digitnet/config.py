@@ -74,6 +74,13 @@ def _text(default: str | None) -> Any:
     return _setting(default, "a name or path", lambda v: isinstance(v, str) and v != "")
 
 
+def _texts() -> Any:
+    def allows(value: object) -> bool:
+        return isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)
+
+    return _setting((), "a list of names or paths", allows)
+
+
 def _plain(value: Any) -> Any:
     """A setting converted to Python's own types, which JSON can store."""
     if isinstance(value, os.PathLike):
@@ -309,6 +316,8 @@ class TrainConfig(_Record):
         model: The network; `None` means the preset's.
         start: A trained model of the same network, as `keras_digitnet.load` takes
             it, from whose weights to start; `None` initializes new weights.
+        teacher: Trained classifiers of the same classes, as for `start` but of
+            any size, whose softened probabilities are learned beside the labels.
     """
 
     preset: str = "base"
@@ -326,8 +335,9 @@ class TrainConfig(_Record):
     export: bool = _flag(True)
     model: ModelConfig | ReaderConfig | None = None
     start: str | None = _text(None)
+    teacher: tuple[str, ...] = _texts()
 
-    _added = {"start": None}  # noqa: RUF012
+    _added = {"start": None, "teacher": ()}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         self._make_plain()
@@ -341,6 +351,8 @@ class TrainConfig(_Record):
             object.__setattr__(self, "model", kind.from_json(self.model))
         _check(isinstance(self.network, kind), "model", f"a {kind.__name__}", self.model)
         self._check_settings(optional=("learning_rate", "patience", "start"))
+        classifies = isinstance(self.network, ModelConfig)
+        _check(classifies or not self.teacher, "teacher", "none for a reader", self.teacher)
         most = self.epochs
         warm = _is_number(self.warmup_epochs, 0, most)
         _check(warm, "warmup_epochs", f"a number from 0 to {most}", self.warmup_epochs)

@@ -1,7 +1,7 @@
 """Copies the trained presets into saved_models/, which is part of the package.
 
     python scripts/verify_accuracy.py --write
-    python scripts/ship_presets.py
+    python scripts/ship_presets.py [--preset base]
     python scripts/ship_presets.py --reader runs/RUN
 
 The shipped model is always that of seed 0; the other seeds show the spread.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from verify_accuracy import RESULTS_DIR, RUNS_DIR, find_run, recipe
+from verify_accuracy import RECIPES, RESULTS_DIR, RUNS_DIR, find_run, settings
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
 from keras_digitnet.config import CLASSIFIERS
@@ -37,6 +37,7 @@ EARLIER = (
     "Seven runs, each started from the best model of the one before, on pages that were\n"
     "improved in between, so no single command reproduces these weights. The last: "
 )
+TAUGHT = "It also learns the probabilities of the shipped [base](../base/README.md). "
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
 CARD = (ROOT / "scripts" / "model_card.md").read_text()
 READER_CARD = (ROOT / "scripts" / "reader_card.md").read_text()
@@ -59,6 +60,10 @@ class Trained:
 
 def main(
     runs: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the runs.")] = RUNS_DIR,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option("--preset", help="A classifier; may be repeated. Default: all."),
+    ] = None,
     reader: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Ship only this run of the reader.")
     ] = None,
@@ -69,27 +74,29 @@ def main(
         _ship_reader(RunFolder(reader))
         return
     mnist = load_dataset("mnist")
-    trained = [_find(runs, preset, mnist) for preset in CLASSIFIERS]
-    for each in trained:
-        _ship(each)
-    base = next(each.run for each in trained if each.preset == "base")
-    for path in (base.curves_path, base.confusion_matrix_path, base.mistakes_path):
-        shutil.copy(path, RESULTS_DIR / f"base-{path.name.replace('_', '-')}")
+    for preset in presets or CLASSIFIERS:
+        trained = _find(runs, preset, mnist)
+        _ship(trained)
+        if preset == "base":
+            run = trained.run
+            for path in (run.curves_path, run.confusion_matrix_path, run.mistakes_path):
+                shutil.copy(path, RESULTS_DIR / f"base-{path.name.replace('_', '-')}")
 
 
 def _find(runs: Path, preset: str, mnist: Dataset) -> Trained:
-    run = find_run(recipe(preset, SHIPPED_SEED, mnist), runs)
+    run = find_run(settings(preset, SHIPPED_SEED, mnist, "shipped"), runs)
     if run is None or not run.metrics_path.is_file():
         raise typer.BadParameter(
             f"{runs}: expected the finished run of {preset}, seed {SHIPPED_SEED}, on mnist; "
-            f"delete {RESULTS_DIR}/{preset}-{SHIPPED_SEED}.json and run verify_accuracy.py"
+            f"delete {RESULTS_DIR}/{preset}-shipped-{SHIPPED_SEED}.json and run verify_accuracy.py"
         )
-    results = [read_json(path) for path in sorted(RESULTS_DIR.glob(f"{preset}-[0-9]*.json"))]
-    settings = run.read_config()["train"]
+    paths = sorted(RESULTS_DIR.glob(f"{preset}-shipped-[0-9]*.json"))
+    results = [read_json(path) for path in paths]
+    shipped = run.read_config()["train"]
     accuracies = {
         str(result["seed"]): result["accuracy"]
         for result in results
-        if {**result["train"], "seed": SHIPPED_SEED} == settings
+        if {**result["train"], "seed": SHIPPED_SEED} == shipped
     }
     return Trained(preset, run, accuracies)
 
@@ -133,6 +140,13 @@ def _replace(
     fresh.rename(target)
 
 
+def _options(preset: str) -> str:
+    """The options of `keras-digitnet train` that the shipped recipe sets."""
+    recipe = RECIPES["shipped"][preset]
+    teachers = "".join(f" --teacher {teacher}" for teacher in recipe.get("teacher", ()))
+    return f" --epochs {recipe['epochs']}{teachers}"
+
+
 def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
     rows, columns = train["model"]["page"]
     command = f"    keras-digitnet train --preset reader --seed {train['seed']} --data mnist"
@@ -174,6 +188,8 @@ def _card(trained: Trained) -> str:
         **{key: config["model"][key] for key in AUGMENTATIONS},
         temperature=metrics["temperature"],
         preset=trained.preset,
+        options=_options(trained.preset),
+        taught=TAUGHT if config["teacher"] else "",
         seed=SHIPPED_SEED,
         warmup_epochs=config["warmup_epochs"],
         parameters=metrics["parameters"],

@@ -1,6 +1,10 @@
-"""Trains every preset with several seeds and reports all results.
+"""Trains every preset with several seeds, by both recipes, and reports all results.
 
     python scripts/verify_accuracy.py --write
+
+One recipe is the default of `keras-digitnet train`, the other that of the shipped models.
+The `small` and `nano` of the latter learn from the `base` in saved_models/: train `base`
+first, and ship it with ship_presets.py.
 
 If it is interrupted, a second call resumes: the result of each finished seed is
 stored as a small JSON file, and a seed is trained again if its settings differ from
@@ -30,8 +34,19 @@ from keras_digitnet.environment import select_backend
 RESULTS_DIR = Path(__file__).parent / "results"
 RUNS_DIR = Path("runs/verified")
 ENSEMBLE = "base"
+# The settings of each recipe that are not the defaults.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {preset: {} for preset in CLASSIFIERS},
+    "shipped": {
+        "nano": {"epochs": 20, "teacher": ("base",)},
+        "small": {"epochs": 20, "teacher": ("base",)},
+        "base": {"epochs": 20},
+    },
+}
 COLUMNS = (
     "preset",
+    "recipe",
+    "epochs",
     "parameters",
     "mean test accuracy ± standard deviation",
     "each seed, from 0 on",
@@ -44,9 +59,12 @@ def main(
     presets: Annotated[
         list[str] | None, typer.Option("--preset", help="A preset; may be repeated. Default: all.")
     ] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", help=f"{' or '.join(RECIPES)}; may be repeated. Default: all."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.")] = 5,
     data: Annotated[str, typer.Option(help="As for `keras-digitnet train`.")] = "mnist",
-    epochs: Annotated[int, typer.Option(help="As for `keras-digitnet train`.")] = 10,
     runs: Annotated[Path, typer.Option(help="Folder of runs and results.")] = RUNS_DIR,
     write: Annotated[
         bool,
@@ -56,29 +74,36 @@ def main(
     ] = False,
 ) -> None:
     """Trains missing seeds; prints mean, standard deviation and every seed."""
-    if write and (presets, seeds, data, epochs) != (None, 5, "mnist", 10):
-        raise typer.BadParameter("--write: expected all presets, 5 seeds, mnist and 10 epochs")
+    if write and (presets, recipes, seeds, data) != (None, None, 5, "mnist"):
+        raise typer.BadParameter("--write: expected all presets and recipes, 5 seeds and mnist")
     select_backend("tensorflow")
     dataset = load_dataset(data)
     results = RESULTS_DIR if write else runs
     rows = []
     for preset in presets or CLASSIFIERS:
-        configs = [recipe(preset, seed, dataset, epochs) for seed in range(seeds)]
-        finished = [
-            _result(config, runs, results / f"{preset}-{config.seed}.json") for config in configs
-        ]
-        rows.append(_row(preset, finished))
-        if preset == ENSEMBLE and seeds > 1:
-            rows.append(_ensemble_row(configs, dataset, runs, results / f"{preset}-ensemble.json"))
-    print_table(f"{dataset.name}, {epochs} epochs", COLUMNS, rows)
+        for recipe in recipes or RECIPES:
+            configs = [settings(preset, seed, dataset, recipe) for seed in range(seeds)]
+            paths = [result_path(results, config, recipe) for config in configs]
+            finished = [_result(*each, runs) for each in zip(configs, paths, strict=True)]
+            rows.append(_row(preset, recipe, finished))
+            if preset == ENSEMBLE and seeds > 1:
+                path = paths[0].with_name(f"{preset}-{recipe}-ensemble.json")
+                rows.append(_ensemble_row(recipe, configs, dataset, runs, path))
+    print_table(dataset.name, COLUMNS, rows)
     if write:
         readme.write_block("accuracy", readme.table(COLUMNS, rows))
 
 
-def recipe(preset: str, seed: int, dataset: Dataset, epochs: int = 10) -> TrainConfig:
-    """The default settings, completed as in a run's `config.json`."""
-    config = TrainConfig(preset=preset, seed=seed, epochs=epochs, export=False)
+def settings(preset: str, seed: int, dataset: Dataset, recipe: str) -> TrainConfig:
+    """The settings of a recipe, completed as in a run's `config.json`."""
+    changed = RECIPES[recipe][preset]
+    config = TrainConfig(preset=preset, seed=seed, export=False, **changed)
     return config.completed(dataset.source, len(dataset.classes))
+
+
+def result_path(results: Path, config: TrainConfig, recipe: str) -> Path:
+    """Where the result of a seed is stored."""
+    return results / f"{config.preset}-{recipe}-{config.seed}.json"
 
 
 def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
@@ -87,22 +112,23 @@ def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
         RunFolder(path.parent)
         for path in sorted(runs.glob("*/config.json"))
         if read_json(path)["backend"] == "tensorflow"
-        and _same_recipe(read_json(path)["train"], config)
+        and _same_settings(read_json(path)["train"], config)
     ]
     finished = [run for run in found if run.metrics_path.is_file()]
     return next(iter(finished + found), None)
 
 
-def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
+def _result(config: TrainConfig, path: Path, runs: Path) -> dict[str, Any]:
     """The result of one seed, stored at `path` or of a run that is trained now."""
-    kept: dict[str, Any] = read_json(path) if path.is_file() else {"train": {}}
-    if _same_recipe(kept["train"], config):
-        return kept
+    if path.is_file():
+        kept: dict[str, Any] = read_json(path)
+        if _same_settings(kept["train"], config):
+            return kept
     folder = _finished_run(config, runs)
     metrics = read_json(folder.metrics_path)
     result = {
         **{key: metrics[key] for key in ("preset", "seed", "parameters", "backend", "versions")},
-        **{key: metrics[key] for key in ("seconds", "best_epoch", "temperature")},
+        **{key: metrics[key] for key in ("seconds", "kept_epoch", "temperature")},
         "accuracy": metrics["test"]["accuracy"],
         "loss": metrics["test"]["loss"],
         "calibration_error": metrics["test"]["expected_calibration_error"],
@@ -123,18 +149,20 @@ def _finished_run(config: TrainConfig, runs: Path) -> RunFolder:
     return folder
 
 
-def _same_recipe(saved: dict[str, Any], config: TrainConfig) -> bool:
+def _same_settings(saved: dict[str, Any], config: TrainConfig) -> bool:
     """Whether saved settings equal `config`, apart from `export`."""
-    return bool({**saved, "export": False} == json.loads(json.dumps(config.to_json())))
+    return TrainConfig.from_json({**saved, "export": False}) == config
 
 
-def _row(preset: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
+def _row(preset: str, recipe: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
     accuracies = [result["accuracy"] for result in finished]
     calibration = statistics.mean(result["calibration_error"] for result in finished)
     minutes = statistics.median(result["seconds"] for result in finished) / 60
     spread = f" ± {100 * statistics.stdev(accuracies):.2f}" if len(finished) > 1 else ""
     return (
         f"`{preset}`",
+        recipe,
+        str(finished[0]["train"]["epochs"]),
         f"{finished[0]['parameters']:,}",
         f"{statistics.mean(accuracies):.3%}{spread}",
         ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
@@ -144,7 +172,11 @@ def _row(preset: str, finished: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _ensemble_row(
-    configs: list[TrainConfig], dataset: Dataset, runs: Path, path: Path
+    recipe: str,
+    configs: list[TrainConfig],
+    dataset: Dataset,
+    runs: Path,
+    path: Path,
 ) -> tuple[str, ...]:
     """The row of the ensemble, whose result is stored like that of a seed."""
     from keras_digitnet.evaluation import evaluate
@@ -167,6 +199,8 @@ def _ensemble_row(
     kept = read_json(path)
     return (
         f"the {len(members)} `{ENSEMBLE}` together",
+        recipe,
+        str(configs[0].epochs),
         f"{len(members) * CLASSIFIERS[ENSEMBLE].parameters:,}",
         f"{kept['accuracy']:.3%}",
         "",

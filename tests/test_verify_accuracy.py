@@ -16,9 +16,10 @@ def verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     script: Any = importlib.import_module("verify_accuracy")
     monkeypatch.setattr(script, "ENSEMBLE", "nano")
+    monkeypatch.setattr(script, "RECIPES", {"default": {"nano": {"epochs": 1}}})
 
     def run(seeds: int) -> None:
-        script.main(["nano"], seeds, "digits", 1, tmp_path, False)
+        script.main(["nano"], None, seeds, "digits", tmp_path, False)
 
     return run
 
@@ -27,14 +28,14 @@ def test_finished_seeds_are_kept_and_training_resumes(
     verify: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify(1)
-    path = tmp_path / "nano-0.json"
+    path = tmp_path / "nano-default-0.json"
     result = read_json(path)
     write_json(path, {**result, "accuracy": 0.4321})  # marks the stored result
     capsys.readouterr()
     verify(2)
     assert "43.21," in capsys.readouterr().out
     assert len(list(tmp_path.glob("*/metrics.json"))) == 2
-    ensemble = read_json(tmp_path / "nano-ensemble.json")
+    ensemble = read_json(tmp_path / "nano-default-ensemble.json")
     assert [member["seed"] for member in ensemble["members"]] == [0, 1]
 
     # The result of another recipe is not used; the existing run is.

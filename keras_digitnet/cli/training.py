@@ -82,6 +82,15 @@ def train(
             show_default="random weights",
         ),
     ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A trained classifier of the same classes to learn from, beside the labels: a "
+            "preset, run or .keras file. May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test/--no-test", help="Score the test images once, at the end.")
     ] = True,
@@ -141,6 +150,7 @@ def train(
                 validation_size=validation_size,
                 patience=patience,
                 start=start,
+                teacher=tuple(teacher or ()),
                 test=test,
                 export=export,
             )
@@ -153,8 +163,8 @@ def train(
             from keras_digitnet.data import load_dataset
             from keras_digitnet.reading.inference import find_keras_file
 
-            if start is not None:
-                find_keras_file(start)
+            for model in (*config.teacher, *([start] if start else [])):
+                find_keras_file(model)
             dataset = load_dataset(data, seed=seed, validation_size=validation_size)
             select_backend(backend)
             from keras_digitnet import training

@@ -134,13 +134,14 @@ def build_inference_model(model: keras.Model) -> keras.Model:
         probabilities.
     """
     trained = keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=_call_for_inference
+        model, clone_function=lambda layer: layer, call_function=call_without_augmentation
     )
     probabilities = ops.softmax(trained.output)
     return keras.Model(trained.input, probabilities, name=model.name)
 
 
-def _call_for_inference(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+def call_without_augmentation(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    """Calls a layer as deployed models do, for `keras.models.clone_model`: skips random ones."""
     if isinstance(layer, _RANDOM_LAYERS):
         return args[0]
     if isinstance(layer, layers.Dense) and len(args[0].shape) == 4:

@@ -71,7 +71,7 @@ def build_and_compile(
     """
     task = task_of(config, dataset)
     # Every export contains this name.
-    model = task.network(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
+    model = task.trainee(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
     rates = StepRates(config, steps or task.steps)
     optimizer = keras.optimizers.AdamW(rates, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

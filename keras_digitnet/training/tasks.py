@@ -12,7 +12,9 @@ from keras_digitnet import plots
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.config import ModelConfig, ReaderConfig, TrainConfig
 from keras_digitnet.data import Dataset, Split
+from keras_digitnet.errors import DigitNetError
 from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
+from keras_digitnet.formats.keras_file import load_keras_model
 from keras_digitnet.networks.blocks import fold_temperature
 from keras_digitnet.networks.classifier import build_model
 from keras_digitnet.networks.detector import (
@@ -24,9 +26,15 @@ from keras_digitnet.networks.detector import (
     peaks,
     targets,
 )
+from keras_digitnet.networks.distillation import add_teachers
 from keras_digitnet.pages import Composer, GlyphSource
 from keras_digitnet.reading.finding import Reader
-from keras_digitnet.reading.inference import Classifier, load, load_classifier
+from keras_digitnet.reading.inference import (
+    Classifier,
+    find_keras_file,
+    load,
+    load_classifier,
+)
 from keras_digitnet.written_lines import read_lines
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -55,6 +63,9 @@ class Task(Protocol):
 
     def network(self, name: str) -> keras.Model:
         """Builds the network, with weights initialized from Keras's global seed."""
+
+    def trainee(self, name: str) -> keras.Model:
+        """Builds the network for `Model.fit`; it has the same weights."""
 
     def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Endless batches, `steps` per epoch, which depend on the seed and the epoch's number.
@@ -105,6 +116,12 @@ class ClassifierTask:
         """Builds the classifier with new weights."""
         return build_model(self._network, name)
 
+    def trainee(self, name: str) -> keras.Model:
+        """Builds the classifier, with its teachers if there are any."""
+        model = self.network(name)
+        teachers = [_load_teacher(where, self._dataset) for where in self._config.teacher]
+        return add_teachers(model, teachers) if teachers else model
+
     def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Batches of images `(B, 28, 28, 1)` uint8 and labels `(B,)` int64."""
         config, train = self._config, self._dataset.train
@@ -148,6 +165,20 @@ class ClassifierTask:
         return bare
 
 
+def _load_teacher(where: str, dataset: Dataset) -> keras.Model:
+    """Loads a classifier of the data set's classes.
+
+    Raises:
+        DigitNetError: There is none.
+    """
+    try:
+        path = find_keras_file(where)
+        load_classifier(path).require_classes(dataset.classes)
+        return load_keras_model(path)
+    except DigitNetError as error:
+        raise DigitNetError(f"teacher: {error}") from None
+
+
 def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
     probabilities = classifier.predict(split.images).probabilities
     return evaluate(probabilities, split.labels, classifier.classes), probabilities
@@ -176,6 +207,10 @@ class ReaderTask:
     def network(self, name: str) -> keras.Model:
         """Builds the reader with new weights."""
         return build_detector(self._network, name)
+
+    def trainee(self, name: str) -> keras.Model:
+        """Builds the reader."""
+        return self.network(name)
 
     def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Batches of pages `(B, H, W, 1)` uint8 and targets `(B, h, w, 8)` float32."""
