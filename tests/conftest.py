@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from environments import users_environment
 from patience import patience
 from web_page import RunningPage, running_page
 
@@ -40,15 +41,6 @@ TINY = ModelConfig(
 
 # Without random layers, which take most of the compile time, for tests of other things.
 PLAIN = replace(TINY, augmentation="none")
-
-
-def users_environment() -> dict[str, str]:
-    """The environment of a user, who sets KERAS_BACKEND only for another backend than TensorFlow.
-
-    Without it the shipped models run in ONNX Runtime, which starts in a second.
-    """
-    named = os.environ["KERAS_BACKEND"] != "tensorflow"
-    return {name: v for name, v in os.environ.items() if named or name != "KERAS_BACKEND"}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ one with many more cases; the cases are the same each time.
 import gzip
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from doors import mutated
+from environments import without_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -84,6 +84,18 @@ def works_or_reports(named: object, act: Callable[..., Any], *arguments: Any) ->
         assert "\n" not in str(error)
 
 
+def any_content(
+    path: Path, contents: st.SearchStrategy[bytes], count: int, named: object, where: Path
+) -> None:
+    """Loads the data set `where` with each of the contents in one of its files."""
+
+    def act(content: bytes) -> None:
+        path.write_bytes(content)
+        works_or_reports(named, load_dataset, str(where))
+
+    for_each(contents, count, act)
+
+
 def mutations(content: bytes) -> st.SearchStrategy[bytes]:
     return st.integers(0, 1 << 30).map(lambda number: mutated(content, number)) | ANY_BYTES
 
@@ -143,13 +155,7 @@ def test_npz_files(tmp_path: Path, count: int) -> None:
 def test_class_folders(tmp_path: Path, count: int) -> None:
     folder = save_class_folders(tmp_path / "data", "01", count=6)
     path = folder / "1" / "3.png"
-    content = path.read_bytes()
-
-    def act(mutation: bytes) -> None:
-        path.write_bytes(mutation)
-        works_or_reports(folder, load_dataset, str(folder))
-
-    for_each(mutations(content), count, act)
+    any_content(path, mutations(path.read_bytes()), count, folder, folder)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
@@ -163,13 +169,10 @@ def test_tables(tmp_path: Path, digits: Dataset, suffix: str, count: int) -> Non
     else:
         content = table(few)
     pack = gzip.compress if suffix.endswith("gz") else bytes
-
-    def act(mutation: bytes) -> None:
-        path.write_bytes(mutation)
-        works_or_reports(path, load_dataset, str(path))
-
-    inside = mutations(content).map(pack)
-    for_each(inside | mutations(pack(content)) if pack is gzip.compress else inside, count, act)
+    contents = mutations(content).map(pack)
+    if pack is gzip.compress:
+        contents |= mutations(pack(content))
+    any_content(path, contents, count, path, path)
 
 
 @cases(15, 300)
@@ -177,12 +180,7 @@ def test_the_names_of_emnist(tmp_path: Path, count: int) -> None:
     images = np.zeros((30, 28, 28), np.uint8)
     folder = save_idx_folder(tmp_path / "e", images, np.arange(30) % 3, prefix="emnist-x-")
     path = folder / "emnist-x-mapping.txt"
-
-    def act(mutation: bytes) -> None:
-        path.write_bytes(mutation)
-        works_or_reports(path, load_dataset, str(folder))
-
-    for_each(mutations(b"0 48\n1 49\n2 50\n"), count, act)
+    any_content(path, mutations(b"0 48\n1 49\n2 50\n"), count, path, folder)
 
 
 # Pictures
@@ -377,10 +375,9 @@ def test_answers_of_a_server(path: str, count: int) -> None:
 
 def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
     """Opens the file or its mutations in a separate process; returns result and output."""
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     child = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "doors.py"), door, str(path), str(count)],
-        env=environment | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=without_backend() | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         timeout=patience(60 + MAX_SECONDS * count),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, users_environment
+from conftest import ROOT, TINY
+from environments import users_environment, without_backend
 from PIL import Image
 
 from keras_digitnet import __version__
@@ -243,11 +244,10 @@ def test_predict_reads_files_and_folders(
         "    heavy = ('keras', 'tensorflow', 'jax', 'torch', 'sklearn', 'matplotlib')\n"
         "    print([n for n in heavy if n in sys.modules], end.code, file=sys.stderr)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     child = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env=environment,
+        env=without_backend(),
         capture_output=True,
         text=True,
     )

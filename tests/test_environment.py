@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from environments import without_backend
 
 from keras_digitnet import environment, jax_process
 from keras_digitnet.environment import metal_status, select_backend
@@ -382,10 +383,9 @@ def test_without_a_temporary_folder_the_command_works_or_names_it() -> None:
         "print(kd.load('nano').predict(images).labels.shape)\n"
         "kd.load(sys.argv[1])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     child = subprocess.run(
         [sys.executable, "-c", program, ROOT / "saved_models" / "nano" / "model.keras"],
-        env=environment,
+        env=without_backend(),
         capture_output=True,
         text=True,
     )

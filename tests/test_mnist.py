@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from environments import without_backend
 from patience import patience
 from tf_serving import tf_serving
 
@@ -66,7 +67,7 @@ def test_a_model_trained_on_jax_agrees_on_torch_and_on_a_server(
     arguments = [str(run.model_path), mnist.source, str(tmp_path / "labels.npy")]
     subprocess.run(
         [sys.executable, "-c", LABELS, *arguments],
-        env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
+        env=without_backend(),
         check=True,
     )
     in_torch = np.load(tmp_path / "labels.npy")

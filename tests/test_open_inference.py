@@ -1,11 +1,8 @@
 """The client of the Open Inference (V2) protocol, against a small server."""
 
 import base64
-import contextlib
 import json
 import pickle
-import socket
-import threading
 from collections.abc import Callable
 from email.message import Message
 from typing import Any
@@ -14,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import at_most, patience
+from patience import patience
 from tf_serving import Raw, http_server
 from v2_server import JSON_LENGTH, Outputs, encoded, local, v2_server
 
@@ -218,33 +215,6 @@ def test_a_busy_server_gets_three_tries() -> None:
         pytest.raises(DigitNetError, match=r"received: status 503, busy \(3 tries\)"),
     ):
         load(server + MODEL)
-
-
-def test_a_server_that_sends_slowly_does_not_block_the_client(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A server that sends one byte at a time, each within the socket timeout."""
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(0.5))
-    monkeypatch.setattr(transport, "TRIES", 2)
-    done = threading.Event()
-
-    def drip(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
-            while not done.wait(transport.TIMEOUT_SECONDS / 5):
-                connection.sendall(b"\0")
-
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=drip, args=[listener.accept()[0]], daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=[listener], daemon=True).start()
-        message = r"within [\d.]+ s; received: .* \(2 tries\)"
-        with at_most(10 * transport.TIMEOUT_SECONDS), pytest.raises(DigitNetError, match=message):
-            load(f"http://127.0.0.1:{listener.getsockname()[1]}{MODEL}")
-        done.set()
 
 
 # Credentials

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, users_environment
+from conftest import ROOT
+from environments import users_environment
 
 READMES = sorted(
     path.relative_to(ROOT)
@@ -54,9 +55,12 @@ def run(command: list[str], folder: Path) -> str:
     return child.stdout
 
 
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def test_the_front_pages_python_runs(checkout: Path) -> None:
-    text = (ROOT / "README.md").read_text()
-    block, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, *_ = python_blocks()
     printed = run([sys.executable, "-c", block], checkout)
     assert printed.startswith("7 0.")
     assert (checkout / "exports" / "tour" / "digitnet" / "1" / "saved_model.pb").is_file()
@@ -73,8 +77,7 @@ def test_the_front_pages_commands_run(checkout: Path) -> None:
 
 
 def test_the_callbacks_example_runs(checkout: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (block,) = (block for block in blocks if "callbacks=" in block)
+    (block,) = (block for block in python_blocks() if "callbacks=" in block)
     run([sys.executable, "-c", block], checkout)
     with (checkout / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

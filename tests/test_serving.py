@@ -229,13 +229,14 @@ def test_a_slow_server_does_not_block_the_client(monkeypatch: pytest.MonkeyPatch
         load(f"{server}/v1/models/digitnet")
 
 
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
 @pytest.mark.parametrize(
     "beginning",
     [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"],
     ids=["status", "body", "error"],
 )
 def test_a_server_that_sends_slowly_does_not_block_the_client(
-    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+    beginning: bytes, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that sends each byte in time but never finishes."""
     monkeypatch.setattr(transport, "TRIES", 2)
@@ -256,7 +257,7 @@ def test_a_server_that_sends_slowly_does_not_block_the_client(
         threading.Thread(target=accept, args=[listener], daemon=True).start()
         message = r"within [\d.]+ s; received: .* \(2 tries\)"
         with at_most(10 * transport.TIMEOUT_SECONDS), pytest.raises(DigitNetError, match=message):
-            load(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/models/digitnet")
+            load(f"http://127.0.0.1:{listener.getsockname()[1]}/{protocol}/models/digitnet")
         done.set()
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from environments import without_backend
 from patience import patience
 
 MAX_SECONDS = 60  # for an answer; see patience.py
@@ -44,8 +44,7 @@ def started_page(
         stderr=stderr,
         stdout=subprocess.PIPE,
         text=True,
-        # Without KERAS_BACKEND a preset runs in ONNX Runtime, which starts at once.
-        env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
+        env=without_backend(),
         # A shell that runs the tests in the background makes their children ignore Ctrl-C too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as server:

@@ -39,7 +39,7 @@ def fuse_normalizations(deployed: keras.Model) -> keras.Model:
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_over_channels(layer, args[0]) and len(args[0].shape) == 4:
+        if _is_over_channels(layer, args[0]):
             return PerPixelNormalization(layer)(args[0])
         return layer(*args, **kwargs)
 
