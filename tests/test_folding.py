@@ -10,6 +10,7 @@ from keras import layers
 from test_detector import TINY_READER
 
 from keras_digitnet.data import Dataset
+from keras_digitnet.environment import import_runtime
 from keras_digitnet.networks.classifier import build_inference_model, build_model
 from keras_digitnet.networks.detector import build_detection_model, build_detector
 from keras_digitnet.networks.folding import fold_normalizations, fuse_normalizations
@@ -83,8 +84,8 @@ def test_a_reader_keeps_its_answers(images: np.ndarray) -> None:
 
 def test_onnx_runtime_computes_each_normalization_of_the_reader_at_once(tmp_path: Path) -> None:
     import onnx
-    import onnxruntime
 
+    onnxruntime = import_runtime("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 4  # a warning that the file suits this machine only
