@@ -185,7 +185,7 @@ def test_train_and_evaluate_without_a_network(
 ) -> None:
     """The first run without a network, in a process; with `nano`, which is fast."""
     offline = {"KERAS_HOME": str(tmp_path / "keras"), "https_proxy": "http://127.0.0.1:9"}
-    arguments = ["train", "--preset", "nano", "--epochs", "4", "--json"]
+    arguments = ["train", "--preset", "nano", "--epochs", "3", "--json"]
     answer = command(*arguments, **offline)
     assert answer.returncode == 0, answer.stderr
     metrics = json.loads(answer.stdout)
@@ -193,14 +193,15 @@ def test_train_and_evaluate_without_a_network(
     assert metrics["backend"] == backend
     assert metrics["test"]["accuracy"] > 0.9
     assert answer.stderr.count("MNIST cannot be downloaded") == 1
-    assert answer.stderr.index("MNIST cannot be") < answer.stderr.index("Epoch 1/4")
-    assert "Epoch 4/4" in answer.stderr
+    assert answer.stderr.index("MNIST cannot be") < answer.stderr.index("Epoch 1/3")
+    assert "Epoch 3/3" in answer.stderr
     run_dir = tmp_path / metrics["run"]
     assert run_dir.parent == tmp_path / "runs"
     assert (run_dir / "saved_model" / "digitnet" / "1" / "saved_model.pb").is_file()
 
     assert "-digits-nano-" in run_dir.name
-    answer = command("evaluate", str(run_dir), "--json", "--pictures", "p", **offline)
+    answer = command("evaluate", str(run_dir), "--json", "--quiet", "--pictures", "p", **offline)
+    assert answer.stderr == ""
     report = json.loads(answer.stdout)
     assert report["dataset"] == "digits"
     assert report["accuracy"] == metrics["test"]["accuracy"]
@@ -209,9 +210,6 @@ def test_train_and_evaluate_without_a_network(
         "confusion_matrix.png",
         "mistakes.png",
     }
-    shown = command("evaluate", str(run_dir), "--data", "digits", "--quiet")
-    assert "accuracy" in shown.stdout
-    assert shown.stderr == ""
 
     (run,) = json.loads(command("runs", "--json").stdout)
     assert (run["run"], run["accuracy"]) == (metrics["run"], metrics["test"]["accuracy"])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from keras_digitnet.training import Run, train
 def run(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(
         TrainConfig(preset="nano", data=mnist.source, epochs=1, warmup_epochs=0.3),
-        mnist,
+        replace(mnist, train=mnist.train[:24_000]),
         out_dir=tmp_path_factory.mktemp("runs"),
         verbose=2,
     )
@@ -34,7 +35,7 @@ def run(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.backends
 @pytest.mark.xdist_group("mnist")
-def test_nano_reads_95_percent_after_one_epoch(run: Run) -> None:
+def test_nano_reads_95_percent_after_a_short_epoch(run: Run) -> None:
     assert run.test is not None
     assert run.test.n == 10_000
     assert run.test.accuracy >= 0.95
