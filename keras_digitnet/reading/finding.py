@@ -132,7 +132,7 @@ class Reader(Named):
         Raises:
             ModelError: The model fails, or a server does not answer.
         """
-        if min(grey.shape[0], 4 * grey.shape[1]) < _LOWEST:
+        if tallest(grey.shape) < _LOWEST:
             return []
         found = self._found(grey, smallest, as_edge=True)
         if not any(character.presence >= PRESENT for character in found):
@@ -209,10 +209,18 @@ class Reader(Named):
         return presence[0], boxes[0], probabilities[0]
 
 
+def tallest(shape: Sequence[int]) -> int:
+    """The height in pixels of the tallest character that a picture may show.
+
+    A 1 may be four times as high as wide.
+    """
+    return min(shape[0], 4 * shape[1])
+
+
 def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
     """The scales at which to search: from characters that fill the picture to the smallest."""
-    # A 1 may be four times as high as wide; a picture that is too low for any is not enlarged.
-    fills = _USUAL / max(min(shape[0], 4 * shape[1]), _LOWEST)
+    # A picture that is too low for any character is not enlarged.
+    fills = _USUAL / max(tallest(shape), _LOWEST)
     finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
     return [fills * (finest / fills) ** (step / max(steps, 1)) for step in range(steps + 1)]

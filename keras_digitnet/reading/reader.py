@@ -14,7 +14,15 @@ from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.decoding import described, open_upright, read_grey
 from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
 from keras_digitnet.pictures.sources import name_of
-from keras_digitnet.reading.finding import BESIDE, SMALLEST, Character, Reader, in_lines, present
+from keras_digitnet.reading.finding import (
+    BESIDE,
+    SMALLEST,
+    Character,
+    Reader,
+    in_lines,
+    present,
+    tallest,
+)
 from keras_digitnet.reading.inference import Classifier, load, load_classifier
 
 if TYPE_CHECKING:
@@ -27,8 +35,10 @@ READER, CLASSIFIER = "reader", "base"
 # The weight of the classifier's log odds relative to the reader's: between 0.1, the best on the
 # tuned cheques, and 0.35, the best on table cells and tight crops, by half a point each.
 _WEIGHT = 0.2
-# The usual minimum height of a single digit, as a fraction of the picture's longer side.
-_LARGE = 1 / 5
+# The usual minimum height of a single digit, as a fraction of the tallest possible one. With 1/4,
+# three scales are searched, and 2 of 300 lines of two to eight digits are taken for a single digit;
+# with 1/3 it is two scales, and 27 lines.
+_LARGE = 1 / 4
 _LEAST = 1e-4  # a floor of the probabilities, so that neither model has a veto
 _MAX_SHOWN = 1600  # the longer side of the picture that a notebook shows and stores, in pixels
 
@@ -281,7 +291,7 @@ def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
         if not only.image.any():
             raise _nothing(picture, grey)
         return only
-    candidates = reader.candidates(grey, _LARGE)
+    candidates = reader.candidates(grey, _LARGE * tallest(grey.shape) / max(grey.shape))
     if not any(each.presence >= BESIDE for each in candidates):
         candidates = reader.candidates(grey)
     if not candidates:
