@@ -46,6 +46,15 @@ def test_single_digits_of_any_position_and_size_are_found(digits: Dataset) -> No
     assert np.mean(right) > 0.7
 
 
+def test_tight_crops_of_one_digit_are_read(digits: Dataset) -> None:
+    right = []
+    for image, label in zip(digits.test.images[:60, ..., 0], digits.test.labels, strict=False):
+        rows, columns = (np.flatnonzero(image.max(axis=axis)) for axis in (1, 0))
+        crop = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        right.append(text_of(np.where(crop > 100, 0, 255).astype(np.uint8)) == str(label))
+    assert np.mean(right) > 0.87
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (20, 3000), (3000, 20), (1, 1)])
 def test_unusual_pictures_get_an_answer_or_one_line(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, shape, "uint8")

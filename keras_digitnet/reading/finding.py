@@ -29,6 +29,10 @@ _LOWEST = 8
 PRESENT = 0.8
 BESIDE = 0.4
 FAINT = 0.04
+# A character of this fraction of the picture's longer side, in a picture without a present one, is
+# taken for a tight crop of one digit: in 83 % of optdigits and semeion all digits are read, 15
+# points more, and in 2 % more of the pages without a digit one is found.
+_CROPPED = 0.75
 # Two boxes are of one character if their intersection is this fraction of their union, or of the
 # smaller box.
 _SAME = 0.4
@@ -110,7 +114,9 @@ class Reader(Named):
     """A trained detector of characters, in any runtime."""
 
     def find(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """Finds the characters of a picture, in no order: the `present` candidates.
+        """Finds the characters of a picture, in no order.
+
+        They are the `present` candidates, else the one that fills the picture.
 
         Args:
             grey: `(H, W)` uint8.
@@ -119,7 +125,8 @@ class Reader(Named):
         Raises:
             ModelError: As for `candidates`.
         """
-        return present(self.candidates(grey, smallest))
+        candidates = self.candidates(grey, smallest)
+        return present(candidates) or _filling(candidates, grey.shape)
 
     def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
         """Finds possible characters, in no order, with a presence of at least `FAINT`.
@@ -330,6 +337,12 @@ def present(candidates: Sequence[Character]) -> list[Character]:
     """The characters of lines with a `PRESENT` one whose own presence is at least `BESIDE`."""
     lines = in_lines([each for each in candidates if each.presence >= BESIDE])
     return [each for line in lines if _likeliest(line) >= PRESENT for each in line]
+
+
+def _filling(candidates: Sequence[Character], shape: Sequence[int]) -> list[Character]:
+    """The likeliest character that fills a picture, if there is one."""
+    filling = [each for each in candidates if each.height >= _CROPPED * max(shape)]
+    return sorted(filling, key=lambda each: -each.presence)[:1]
 
 
 def in_lines(characters: Sequence[Character]) -> list[list[Character]]:
