@@ -28,7 +28,7 @@ def make_run(
     """Writes the folder of a run; an unfinished one if no accuracy is given."""
     run = RunFolder(folder)
     saved = read_json(ROOT / "saved_models" / "nano" / "config.json")
-    saved["train"].update(settings)
+    saved["train"].update(epochs=10, **settings)
     write_json(run.config_path, {**saved, "dataset": "mine", "backend": "jax"})
     if epochs:
         with run.history_path.open("w", newline="") as file:
