@@ -25,11 +25,12 @@ _text_as_it_is = rc_context({"text.parse_math": False, "text.usetex": False})
 
 
 @_text_as_it_is
-def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
+def plot_curves(history: Sequence[dict[str, float]], kept: int, title: str) -> Figure:
     """Plots loss and accuracy over the epochs, for training and validation.
 
     Args:
         history: One row per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        kept: The number of the epoch whose weights were kept.
         title: Title of the figure.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -41,9 +42,8 @@ def plot_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     loss_axes.yaxis.set_minor_locator(NullLocator())
     _plot_metric(accuracy_axes, history, "accuracy", percent=True)
     accuracy_axes.set(ylabel="accuracy (%)", title="Accuracy")
-    best = min(range(len(history)), key=lambda epoch: history[epoch]["val_loss"])
     for axes in (loss_axes, accuracy_axes):
-        axes.axvline(best + 1, color="0.6", linestyle=":", label=f"kept: epoch {best + 1}")
+        axes.axvline(kept, color="0.6", linestyle=":", label=f"kept: epoch {kept}")
         axes.legend(frameon=False)
     figure.suptitle(title)
     return figure

@@ -22,7 +22,7 @@ def test_curves_name_their_axes_and_mark_the_kept_epoch() -> None:
         {"loss": loss, "accuracy": 1 - loss, "val_loss": loss, "val_accuracy": 1 - loss}
         for loss in losses
     ]
-    figure = plot_curves(history, "DigitNet on digits")
+    figure = plot_curves(history, 2, "DigitNet on digits")
     assert {"DigitNet on digits", "epoch", "accuracy (%)", "kept: epoch 2"} <= texts(figure)
     assert {"training", "validation"} <= texts(figure)
     accuracy = figure.axes[1].get_lines()[1]
@@ -68,7 +68,7 @@ def test_names_are_drawn_unchanged(tmp_path: Path, name: str, settings: dict[str
     history = [dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)]
     images, truth = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 1])
     with matplotlib.rc_context(settings):
-        save_figure(plot_curves(history, name), tmp_path / "curves.png")
+        save_figure(plot_curves(history, 1, name), tmp_path / "curves.png")
         matrix = plot_confusion_matrix([[3, 1], [2, 4]], (name, "y"), name)
         save_figure(matrix, tmp_path / "matrix.png")
         mistakes = plot_mistakes(images, truth, np.eye(2)[1 - truth], (name, "y"), name)

@@ -46,7 +46,7 @@ class Run:
         history: One row per epoch, as in `history.csv`.
         metrics: As in `metrics.json`.
         validation: Metrics of the saved model on the validation images, which
-            its epoch and its temperature were chosen with.
+            its temperature, and its epoch if it stopped early, were chosen with.
         test: Metrics on the test images; `None` with `TrainConfig.test` off.
     """
 
@@ -331,7 +331,8 @@ def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
     folder, config, history = job.folder, job.config, job.history
     backend = keras.backend.backend()
     title = f"DigitNet {config.preset} on {job.dataset.name}"
-    curves = plots.plot_curves(history, f"{title}, seed {config.seed}, {backend}")
+    kept = kept_epoch(history, config.epochs)
+    curves = plots.plot_curves(history, kept, f"{title}, seed {config.seed}, {backend}")
     plots.save_figure(curves, folder.curves_path)
     validation, test = job.task.judged(folder, title)
     metrics = {
@@ -341,7 +342,7 @@ def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
         "seed": config.seed,
         "parameters": parameters,
         "epochs": len(history),
-        "kept_epoch": kept_epoch(history, config.epochs),
+        "kept_epoch": kept,
         **calibration,
         "seconds": round(sum(row["seconds"] for row in history), 1),
         "versions": environment.versions(),
