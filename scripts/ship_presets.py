@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from verify_accuracy import RECIPES, RESULTS_DIR, RUNS_DIR, find_run, settings
+from verify_accuracy import RECIPES, RESULTS_DIR, RUNS_DIR, find_run, same_settings, settings
 
 from keras_digitnet.artifacts import RunFolder, read_json, write_json
 from keras_digitnet.config import CLASSIFIERS
@@ -84,7 +84,8 @@ def main(
 
 
 def _find(runs: Path, preset: str, mnist: Dataset) -> Trained:
-    run = find_run(settings(preset, SHIPPED_SEED, mnist, "shipped"), runs)
+    config = settings(preset, SHIPPED_SEED, mnist, "shipped")
+    run = find_run(config, runs)
     if run is None or not run.metrics_path.is_file():
         raise typer.BadParameter(
             f"{runs}: expected the finished run of {preset}, seed {SHIPPED_SEED}, on mnist; "
@@ -92,20 +93,20 @@ def _find(runs: Path, preset: str, mnist: Dataset) -> Trained:
         )
     paths = sorted(RESULTS_DIR.glob(f"{preset}-shipped-[0-9]*.json"))
     results = [read_json(path) for path in paths]
-    shipped = run.read_config()["train"]
     accuracies = {
         str(result["seed"]): result["accuracy"]
         for result in results
-        if {**result["train"], "seed": SHIPPED_SEED} == shipped
+        if same_settings({**result["train"], "seed": SHIPPED_SEED}, config)
     }
     return Trained(preset, run, accuracies)
 
 
 def _spread(accuracies: dict[str, float]) -> str:
+    """The seeds, and the mean and standard deviation of their accuracy."""
     if len(accuracies) < 2:
-        return "one seed only"
+        return "Only this seed was trained"
     mean, deviation = statistics.mean(accuracies.values()), statistics.stdev(accuracies.values())
-    return f"{mean:.3%} ± {deviation * 100:.2f}"
+    return f"Over the seeds {', '.join(accuracies)}: {mean:.3%} ± {deviation * 100:.2f}"
 
 
 def _ship(trained: Trained) -> None:
@@ -200,7 +201,6 @@ def _card(trained: Trained) -> str:
         accuracy=metrics["test"]["accuracy"],
         wrong=round((1 - metrics["test"]["accuracy"]) * metrics["test"]["n"]),
         calibration=metrics["test"]["expected_calibration_error"],
-        seeds=", ".join(trained.accuracies),
         spread=_spread(trained.accuracies),
         confused=", ".join(pairs),
         servable=servable if trained.preset == "base" else "",

@@ -90,11 +90,13 @@ def main(
         for recipe in recipes or RECIPES:
             count = seeds or SEEDS[recipe][preset]
             configs = [settings(preset, seed, dataset, recipe) for seed in range(count)]
-            paths = [result_path(results, config, recipe) for config in configs]
-            finished = [_result(*each, runs) for each in zip(configs, paths, strict=True)]
+            stem = f"{preset}-{recipe}"
+            finished = [
+                _result(config, runs, results / f"{stem}-{config.seed}.json") for config in configs
+            ]
             rows.append(_row(preset, recipe, finished))
             if preset == ENSEMBLE and count > 1:
-                path = paths[0].with_name(f"{preset}-{recipe}-ensemble.json")
+                path = results / f"{stem}-ensemble.json"
                 rows.append(_ensemble_row(recipe, configs, dataset, runs, path))
     print_table(dataset.name, COLUMNS, rows)
     if write:
@@ -108,28 +110,23 @@ def settings(preset: str, seed: int, dataset: Dataset, recipe: str) -> TrainConf
     return config.completed(dataset.source, len(dataset.classes))
 
 
-def result_path(results: Path, config: TrainConfig, recipe: str) -> Path:
-    """Where the result of a seed is stored."""
-    return results / f"{config.preset}-{recipe}-{config.seed}.json"
-
-
 def find_run(config: TrainConfig, runs: Path) -> RunFolder | None:
     """The run on TensorFlow with these settings, preferably a finished one."""
     found = [
         RunFolder(path.parent)
         for path in sorted(runs.glob("*/config.json"))
         if read_json(path)["backend"] == "tensorflow"
-        and _same_settings(read_json(path)["train"], config)
+        and same_settings(read_json(path)["train"], config)
     ]
     finished = [run for run in found if run.metrics_path.is_file()]
     return next(iter(finished + found), None)
 
 
-def _result(config: TrainConfig, path: Path, runs: Path) -> dict[str, Any]:
+def _result(config: TrainConfig, runs: Path, path: Path) -> dict[str, Any]:
     """The result of one seed, stored at `path` or of a run that is trained now."""
     if path.is_file():
         kept: dict[str, Any] = read_json(path)
-        if _same_settings(kept["train"], config):
+        if same_settings(kept["train"], config):
             return kept
     folder = _finished_run(config, runs)
     metrics = read_json(folder.metrics_path)
@@ -156,7 +153,7 @@ def _finished_run(config: TrainConfig, runs: Path) -> RunFolder:
     return folder
 
 
-def _same_settings(saved: dict[str, Any], config: TrainConfig) -> bool:
+def same_settings(saved: dict[str, Any], config: TrainConfig) -> bool:
     """Whether saved settings equal `config`, apart from `export`."""
     return TrainConfig.from_json({**saved, "export": False}) == config
 
