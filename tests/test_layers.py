@@ -217,6 +217,13 @@ class OneStep(RandomDegradation):
         return ops.broadcast_to(np.arange(count) == self.step, (len(choices), count))
 
 
+class WithoutBand(RandomDegradation):
+    """Applies the steps that there were when the distribution was measured."""
+
+    def _steps(self, height: int, width: int) -> Any:
+        return super()._steps(height, width)[BAND + 1 :]
+
+
 def after(step: int, images: np.ndarray) -> np.ndarray:
     return ops.convert_to_numpy(OneStep(step)(images, training=True))
 
@@ -272,6 +279,13 @@ AFFINE = {
     "width": (1.600, 0.447),
     "slant": (-0.056, 6.373),
 }
+DEGRADED = {
+    "brightness": (0.29456, 0.16265),
+    "deviation": (0.20878, 0.07848),
+    "darkest": (0.10090, 0.14830),
+    "brightest": (0.89839, 0.15699),
+    "roughness": (0.07991, 0.05792),
+}
 STEPS = {
     BAR: {"brightness": (0.1217, 0.0240), "roughness": (0.0600, 0.0090)},
     FILTER: {"deviation": (0.2293, 0.0202), "roughness": (0.0467, 0.0038)},
@@ -306,9 +320,10 @@ def shown(images: np.ndarray) -> dict[str, np.ndarray]:
     ("layer", "moments"),
     [
         (RandomAffine(15, 0.1, 0.15, 0.2, 0.7, seed=2), AFFINE),
+        (WithoutBand(1.0, seed=2), DEGRADED),
         *((OneStep(step), moments) for step, moments in STEPS.items()),
     ],
-    ids=["affine", "bar", "filter", "noise", "paper", "stain"],
+    ids=["affine", "degradation", "bar", "filter", "noise", "paper", "stain"],
 )
 def test_sampling_at_once_has_the_distribution_of_sampling_per_step(
     layer: keras.layers.Layer, moments: dict[str, tuple[float, float]]
