@@ -163,7 +163,7 @@ def train(
             from keras_digitnet.data import load_dataset
             from keras_digitnet.reading.inference import find_keras_file
 
-            for model in (*config.teacher, *([start] if start else [])):
+            for model in filter(None, (start, *config.teacher)):
                 find_keras_file(model)
             dataset = load_dataset(data, seed=seed, validation_size=validation_size)
             select_backend(backend)

@@ -30,8 +30,8 @@ PRESENT = 0.8
 BESIDE = 0.4
 FAINT = 0.04
 # A picture without a present character is taken for a tight crop of one whose height is at least
-# this fraction of the picture's longer side: with 0.9, 15 points more of optdigits and semeion are
-# read, and a digit is found on 0.7 % more of the pages without one; with 0.75 on 3 %.
+# this fraction of the picture's longer side: with 0.9, 12 points more of optdigits are read and 16
+# of semeion, and a digit is found on 0.9 % more of the pages without one; with 0.75 on 4 % more.
 _CROPPED = 0.9
 # Two boxes are of one character if their intersection is this fraction of their union, or of the
 # smaller box.
@@ -129,7 +129,7 @@ class Reader(Named):
         return present(candidates) or _filling(candidates, grey.shape)
 
     def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
-        """Finds possible characters, in no order, with a presence of at least `FAINT`.
+        """Finds possible characters, in no order, with a presence of `FAINT` at one scale or more.
 
         Args:
             grey: `(H, W)` uint8.
