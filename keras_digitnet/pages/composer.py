@@ -62,7 +62,7 @@ class Composer:
             draw=chosen(
                 random,
                 (self._source.outline, self._source.path, self._source.styled, self._any),
-                (0.28, 0.26, 0.21, 0.25),
+                (0.24, 0.24, 0.3, 0.22),
             ),
             height=height,
             left=random.uniform(-8, 40) if long else random.uniform(-8, 0.85 * self._width),
@@ -85,9 +85,9 @@ class Composer:
             sizes=0.2 if random.random() < 0.3 else 0.06,
             marked=0.22 if random.random() < 0.45 else 0.03,
             opened=random.random() < 0.12,
-            closed=random.random() < 0.4,
+            closed=random.random() < 0.5,
             separated=0.25 if random.random() < 0.3 else 0.0,
-            count=chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.25, 0.7)),
+            count=chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.4, 0.55)),
             bend=log_uniform(random, 0.25, 1.2),
         )
 
