@@ -34,9 +34,9 @@ FAINT = 0.04
 # of semeion, and a digit is found on 0.9 % more of the pages without one; with 0.75 on 4 % more.
 _CROPPED = 0.9
 # Two boxes are of one character if their intersection is this fraction of their union, or of the
-# smaller box.
+# smaller box: with 0.55 of it instead of 0.65, the tuned cheques gain 1.1 points, lines 0.3.
 _SAME = 0.4
-_INSIDE = 0.65
+_INSIDE = 0.55
 # Presence is averaged over this many scales, of those at which the character is between these
 # heights in pixels of the canvas: noise and borders resemble a character at one scale only. The
 # tuned cheques gain 3 points by it, table cells 4, photographed cells 3.
