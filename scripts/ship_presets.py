@@ -32,9 +32,10 @@ BEFORE = (
     "--epochs 32 --learning-rate 0.0015 --start RUN",
     "--epochs 50 --learning-rate 0.0015 --start RUN  # stopped in its 28th epoch",
     "--epochs 13 --learning-rate 0.0007 --start RUN",
+    "--epochs 14 --learning-rate 0.001 --start RUN",
 )
 EARLIER = (
-    "Seven runs, each started from the best model of the one before, on pages that were\n"
+    "Several runs, each started from the best model of the one before, on pages that were\n"
     "improved in between, so no single command reproduces these weights. The last: "
 )
 TAUGHT = "It also learns the probabilities of the shipped [base](../base/README.md). "
