@@ -14,6 +14,8 @@ AUGMENTATIONS = ("affine", "layers", "none")
 # The side of a digit in MNIST's form, in pixels, and the shape of its image.
 SIDE = 28
 IMAGE_SHAPE = (SIDE, SIDE, 1)
+# Pixels of a page per cell of a reader's maps, on each side.
+STRIDE = 4
 
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:
@@ -159,7 +161,7 @@ class ModelConfig(_Record):
         elastic: Standard deviation of the elastic distortion, in pixels;
             `affine` only.
         pen: Fraction of the training images whose strokes are redrawn with a
-            bolder or harder pen; ignored with `none`.
+            bolder, harder or softer pen; ignored with `none`.
         degradation: Fraction of the training images that are corrupted by bars,
             blur, noise, grey paper and stains; ignored with `none`.
         num_classes: Number of classes.

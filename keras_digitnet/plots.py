@@ -76,7 +76,7 @@ def plot_confusion_matrix(matrix: ArrayLike, classes: Sequence[str], title: str)
     names = list(map(_shortened, classes))
     axes.set_xticks(range(number), names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(range(number), names)
-    axes.set(xlabel="answer", ylabel="truth", title=title)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 
@@ -89,7 +89,7 @@ def plot_mistakes(
     title: str,
     most: int = 24,
 ) -> Figure:
-    """Plots the most confident mistakes, each with truth, prediction and probability.
+    """Plots the most confident mistakes, each with the true and the predicted class.
 
     Args:
         images: `(N, 28, 28, 1)` uint8.
@@ -112,15 +112,18 @@ def plot_mistakes(
     for axes, index in zip(grid.flat, worst, strict=False):
         axes.imshow(images[index, ..., 0], cmap="gray", vmin=0, vmax=255)
         axes.set_title(
-            f"truth {_shortened(classes[labels[index]])}\n"
-            f"guess {_shortened(classes[answers[index]])} ({confidence[index]:.0%})",
+            f"true {_shortened(classes[labels[index]])}\n"
+            f"predicted {_shortened(classes[answers[index]])} ({confidence[index]:.0%})",
             fontsize=9,
         )
-    shown = f"the {len(worst)} surest of {len(wrong)} mistakes" if len(wrong) else "no mistake"
+    shown = (
+        f"the {len(worst)} most confident of {len(wrong)} mistakes" if len(wrong) else "no mistake"
+    )
     figure.suptitle(f"{title}: {shown}")
     return figure
 
 
+@_text_as_it_is
 def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> Figure:
     """Plots a reader's training pages with the boxes and classes of their characters.
 
@@ -154,6 +157,7 @@ def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> F
     return figure
 
 
+@_text_as_it_is
 def plot_lines(
     mistakes: Sequence[tuple[np.ndarray, str, str]], title: str, most: int = 24
 ) -> Figure:

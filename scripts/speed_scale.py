@@ -3,7 +3,7 @@
     python scripts/speed_scale.py many --ray-python .venv-ray/bin/python --write
     python scripts/speed_scale.py devices --write
 
-Each row is measured once, in a separate process; answers and losses must be equal.
+Each row is measured once, in a separate process. Answers must be equal; losses differ by rounding.
 """
 
 import csv

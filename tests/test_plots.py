@@ -31,7 +31,7 @@ def test_curves_name_their_axes_and_mark_the_kept_epoch() -> None:
 
 def test_the_confusion_matrix_colours_mistakes_only() -> None:
     figure = plot_confusion_matrix([[980, 2], [1, 1000]], ("7", "9"), "t")
-    assert {"980", "2", "1", "1000", "truth", "answer", "7", "9"} <= texts(figure)
+    assert {"980", "2", "1", "1000", "true", "predicted", "7", "9"} <= texts(figure)
     mistakes = figure.axes[0].get_images()[0]
     assert mistakes.get_clim() == (0, 2)  # a mistake is visible beside a thousand correct answers
     array = mistakes.get_array()
@@ -52,9 +52,9 @@ def test_the_most_confident_mistakes_come_first(digits: Dataset) -> None:
     probabilities = np.zeros((3, 10))
     probabilities[0, 9], probabilities[1, 2], probabilities[2, 1] = 0.6, 0.9, 1.0
     figure = plot_mistakes(images, labels, probabilities, digits.classes, "t")
-    assert "t: the 2 surest of 2 mistakes" in texts(figure)
+    assert "t: the 2 most confident of 2 mistakes" in texts(figure)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:3] == ["truth 7\nguess 2 (90%)", "truth 7\nguess 9 (60%)", ""]
+    assert titles[:3] == ["true 7\npredicted 2 (90%)", "true 7\npredicted 9 (60%)", ""]
     perfect = plot_mistakes(images, labels, np.eye(10)[labels], digits.classes, "t")
     assert "t: no mistake" in texts(perfect)
 

@@ -54,7 +54,7 @@ ReaderOption = Annotated[
     typer.Option(
         "--reader",
         metavar="MODEL",
-        help="The reader that finds the digits for a classifier; same values as --model.",
+        help="The reader that finds the digits for a classifier, named like a --model.",
         show_default="reader, for models of the ten digits",
     ),
 ]

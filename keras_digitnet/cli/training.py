@@ -188,7 +188,8 @@ def evaluate(
     pictures: Annotated[
         Path | None,
         folder_option(
-            "Also write confusion_matrix.png and mistakes.png to this folder.", show_default=False
+            "Also write mistakes.png and, of classifiers, confusion_matrix.png to this folder.",
+            show_default=False,
         ),
     ] = None,
     backend: ModelBackendOption = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_digitnet.artifacts import MAX_UNPACKED
+from keras_digitnet.config import STRIDE
 from keras_digitnet.environment import select_backend
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.formats.runtime import (
@@ -77,7 +78,7 @@ def _page_reader(inference: "keras.Model") -> Compute:
             more = [(0, _fixed_side(side) - side) for side in (height, width)]
             pages = np.pad(pages, ((0, 0), *more, (0, 0)), mode="edge")
         found = inference.predict_on_batch(pages)
-        cells = np.s_[:, : -(-height // 4), : -(-width // 4)]
+        cells = np.s_[:, : -(-height // STRIDE), : -(-width // STRIDE)]
         return tuple(np.asarray(found[name])[cells] for name in READER_OUTPUTS)
 
     return predict_batch

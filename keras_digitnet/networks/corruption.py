@@ -64,9 +64,9 @@ def _blurred(images: Any) -> Any:
 
 
 @functools.cache
-def _gaussian(deviation: float = 0.8) -> np.ndarray:
-    """`(1, _TAPS**2)` weights that sum to 1; the standard deviation is in pixels."""
-    along = np.exp(-0.5 * ((np.arange(_TAPS) - _TAPS // 2) / deviation) ** 2)
+def _gaussian() -> np.ndarray:
+    """`(1, _TAPS**2)` weights that sum to 1, with a standard deviation of 0.8 pixels."""
+    along = np.exp(-0.5 * ((np.arange(_TAPS) - _TAPS // 2) / 0.8) ** 2)
     weights = np.outer(along, along)
     return (weights / weights.sum()).astype("float32").reshape(1, -1)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_digitnet.config import ReaderConfig
+from keras_digitnet.config import STRIDE, ReaderConfig
 from keras_digitnet.networks.blocks import (
     convnext_block,
     convolution,
@@ -25,7 +25,6 @@ from keras_digitnet.networks.layers import GrowTo
 if TYPE_CHECKING:
     from keras_digitnet.pages import Page
 
-STRIDE = 4
 # The size of a typical digit in pixels; boxes are predicted as logarithms relative to it.
 _USUAL_WIDTH, _USUAL_HEIGHT = 14.0, 20.0
 # Channels of a cell before the classes: presence, centre offset (2), size (2).
@@ -156,7 +155,7 @@ def targets(page: "Page") -> np.ndarray:
         at_rows, at_columns = np.nonzero(own)
         target[own, 4] = x - columns[at_columns]
         target[own, 5] = y - rows[at_rows]
-        target[own, 6:] = np.log([4 * w / _USUAL_WIDTH, 4 * h / _USUAL_HEIGHT])
+        target[own, 6:] = np.log([STRIDE * w / _USUAL_WIDTH, STRIDE * h / _USUAL_HEIGHT])
         target[row, column, 1] = 1
     return target
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_digitnet.pages.ink import Ink, Sides
+from keras_digitnet.pictures.padding import padded
 
 # The height of target characters, in pixels of the page; others are read at other scales. Up to
 # `LARGE` those outside the range are ignored by the loss; larger ones are background.
@@ -76,23 +77,6 @@ def _cut(
     left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
     top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
     return left, top, right, bottom
-
-
-def padded(image: np.ndarray, margins: tuple[int, int, int, int], repeated: bool) -> np.ndarray:
-    """Pads a picture.
-
-    Args:
-        image: `(H, W)` uint8.
-        margins: Pixels above, below, left and right.
-        repeated: Whether to repeat the pixels of the edge; otherwise the
-            padding is the edge's median.
-    """
-    import cv2
-
-    if repeated:
-        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_REPLICATE)
-    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=float(np.median(edge)))
 
 
 def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> Page:

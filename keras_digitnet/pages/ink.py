@@ -25,7 +25,8 @@ class Hand:
         shear: Slant of the characters, in columns per row.
         stretch: Factor on the width of the characters.
         pen: Half the stroke width, for paths.
-        fat: Growth of an outline on each side, in its half widths.
+        fat: Growth of an outline on each side, in units of 1.5 pixels of the field;
+            negative values shrink it.
         soft: Width of a stroke's soft edge, in pixels.
         tone: Darkness of the ink, from 0 to 1.
         gap: Mean gap between two characters.

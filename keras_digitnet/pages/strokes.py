@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 # The common styles come first, then regional ones: a 0 with a tail, a 1 like an upside-down V, a
-# looped 2, a 4 of one angular stroke, a 5 with a detached bar, a 7 that begins with a hook, a 9 like
-# a P, or like a ribbon whose ends cross.
+# looped 2, a 4 of one angular stroke, a 5 with a detached bar, a 7 that begins with a hook, a 9
+# like a P, or like a ribbon whose ends cross.
 DIGITS = {
     "0": (
         "oval:40,50,32,50,-80,275",

@@ -27,8 +27,8 @@ Box = tuple[float, float, float, float]
 def is_normalized(grey: np.ndarray) -> bool:
     """Whether a grey picture has MNIST's form already.
 
-    That is 28x28 pixels, light on dark, with the centre of mass at most 1.5
-    pixels from the centre: MNIST's centring rounds 13.5 to 14.
+    That is 28x28 pixels, light on dark, with the centre of mass between 12.5 and
+    15 pixels on both axes: MNIST's centring rounds 13.5 to 14.
 
     Args:
         grey: `(H, W)` uint8.

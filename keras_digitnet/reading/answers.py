@@ -102,11 +102,14 @@ def predict_files(
         digit or several, gets an error.
 
     Raises:
-        DigitNetError: `batch_size` is less than 1.
+        DigitNetError: `batch_size` is less than 1, or `raw` is given without a
+            classifier.
         ModelError: The model fails, which is no fault of the pictures.
     """
     require_size(batch_size)
     readers = team(model)
+    if raw and readers.classifier is None:
+        raise DigitNetError("raw: expected a classifier; received: a reader alone.")
 
     def find(path: str | NamedBytes) -> tuple[str, Found | None, str]:
         try:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_digitnet.config import STRIDE
 from keras_digitnet.errors import DigitNetError, ModelError, first_line
 from keras_digitnet.formats.runtime import Runtime
+from keras_digitnet.pictures.padding import padded
 
 # The network's input is a canvas: the resized picture with this margin. Its sides are multiples of
 # MULTIPLE, so that its maps can be halved.
@@ -25,17 +27,18 @@ _LOWEST = 8
 # The lowest presence of a character, and that of one in the same line as such a character: a stroke
 # beside digits is a 1, on its own it may be a border. With 0.8 and 0.4 no digit is found on 93 % of
 # the pages without one, with 0.5 for both on 75 %; whole lines of MNIST lose 1.5 points, cheques
-# gain half a point. FAINT is enough where the picture is known to show one digit.
+# gain half a point. FAINT is enough in `predict`, and for a character that fills the picture.
 PRESENT = 0.8
 BESIDE = 0.4
 FAINT = 0.04
-# A picture whose likeliest character has this fraction of its longer side is read as a tight crop:
-# semeion gains 2 points, optdigits half a point.
-_TIGHT = 0.7
-# A picture without a present character is taken for a tight crop of one whose height is at least
-# this fraction of the picture's longer side: with 0.9, 12 points more of optdigits are read and 16
-# of semeion, and a digit is found on 0.9 % more of the pages without one; with 0.75 on 4 % more.
-_CROPPED = 0.9
+# If the likeliest character is at least this fraction of the longer side high, the picture may be a
+# tight crop and is read again, padded with plain paper: semeion gains 2 points, optdigits half a
+# point.
+_REREAD = 0.7
+# A picture without a present character is taken for a tight crop of one that is at least this
+# fraction of the longer side high: with 0.9, 12 points more of optdigits are read and 16 of
+# semeion, and a digit is found on 0.9 % more of the pages without one; with 0.75 on 4 % more.
+_FILLING = 0.9
 # Two boxes are of one character if their intersection is this fraction of their union, or of the
 # smaller box: with 0.55 of it instead of 0.65, the tuned cheques gain 1.1 points, lines 0.3.
 _SAME = 0.4
@@ -46,7 +49,7 @@ _INSIDE = 0.55
 _AVERAGED_SCALES = 2
 _SUITABLE = (13.0, 36.0)
 # Larger canvases are split into tiles of this side, so that memory does not grow with the picture.
-# They overlap by twice the second number, what the network sees around a character.
+# They overlap by twice `_SURROUNDINGS`, the pixels around a character that the network sees.
 _TILE = 1024
 _SURROUNDINGS = 96
 
@@ -146,7 +149,7 @@ class Reader(Named):
             return []
         found = self._found(grey, smallest, as_edge=True)
         surest = max(found, key=lambda each: each.presence, default=None)
-        if surest and surest.presence >= PRESENT and surest.height < _TIGHT * max(grey.shape):
+        if surest and surest.presence >= PRESENT and surest.height < _REREAD * max(grey.shape):
             return found
         # Perhaps a tight crop, in which strokes reach the edge but do not continue beyond it.
         cropped = self._found(grey, smallest, as_edge=False)
@@ -211,7 +214,7 @@ class Reader(Named):
             raise ModelError(
                 f"{name}: expected it to compute a page; received: {first_line(error)}"
             ) from error
-        cells = tuple(-(-side // 4) for side in page.shape[1:3])
+        cells = tuple(-(-side // STRIDE) for side in page.shape[1:3])
         expected = [(1, *cells), (1, *cells, 4), (1, *cells, len(self.classes))]
         received = [answer.shape for answer in answers]
         if received != expected or not all(np.isfinite(answer).all() for answer in answers):
@@ -233,7 +236,7 @@ def tallest(shape: Sequence[int]) -> int:
 
 def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
     """The scales at which to search: from characters that fill the picture to the smallest."""
-    # A picture that is too low for any character is not enlarged.
+    # A picture that is too short for any character is not enlarged.
     fills = _USUAL / max(tallest(shape), _LOWEST)
     finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
@@ -243,9 +246,10 @@ def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
 def canvas(grey: np.ndarray, scale: float, as_edge: bool) -> np.ndarray:
     """`(1, h, w, 1)` uint8: the resized picture with a margin.
 
-    With `as_edge` the margin repeats the picture's edge, so that a cell's
-    border becomes a line to the end of the canvas; otherwise it has the edge's
-    median grey.
+    Args:
+        grey: `(H, W)` uint8.
+        scale: Pixels of the canvas per pixel of the picture.
+        as_edge: Whether the margin repeats the picture's edge, as in `padded`.
     """
     import cv2
 
@@ -253,13 +257,7 @@ def canvas(grey: np.ndarray, scale: float, as_edge: bool) -> np.ndarray:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = cv2.resize(grey, (width, height), interpolation=how)
     below, beside = (MARGIN + -(side + 2 * MARGIN) % MULTIPLE for side in (height, width))
-    margins = (MARGIN, below, MARGIN, beside)
-    if as_edge:
-        return cv2.copyMakeBorder(small, *margins, cv2.BORDER_REPLICATE)[None, ..., None]
-    edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
-    return cv2.copyMakeBorder(small, *margins, cv2.BORDER_CONSTANT, value=float(np.median(edge)))[
-        None, ..., None
-    ]
+    return padded(small, (MARGIN, below, MARGIN, beside), repeated=as_edge)[None, ..., None]
 
 
 @dataclass(frozen=True)
@@ -348,7 +346,7 @@ def present(candidates: Sequence[Character]) -> list[Character]:
 
 def _filling(candidates: Sequence[Character], shape: Sequence[int]) -> list[Character]:
     """The likeliest character that fills a picture, if there is one."""
-    filling = [each for each in candidates if each.height >= _CROPPED * max(shape)]
+    filling = [each for each in candidates if each.height >= _FILLING * max(shape)]
     return sorted(filling, key=lambda each: -each.presence)[:1]
 
 

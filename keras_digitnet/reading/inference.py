@@ -136,8 +136,11 @@ def average(models: Sequence[Classifier | Reader]) -> Classifier:
     A single classifier is returned as it is.
 
     Raises:
-        DigitNetError: The members have different classes, or one is a reader.
+        DigitNetError: There is no member, the members have different classes, or
+            one is a reader.
     """
+    if not models:
+        raise DigitNetError("models: expected one or more; received: none.")
     members = [model for model in models if isinstance(model, Classifier)]
     if len(members) < len(models):
         raise DigitNetError(

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 # The shipped models that read together by default.
 READER, CLASSIFIER = "reader", "base"
-# The weight of the classifier's log odds relative to the reader's: between 0.1, the best on the
-# tuned cheques, and 0.35, the best on table cells and tight crops, by half a point each.
+# The weight of the classifier's log probabilities relative to the reader's: between 0.1, the best
+# on the tuned cheques, and 0.35, the best on table cells and tight crops, by half a point each.
 _WEIGHT = 0.2
 # The usual minimum height of a single digit, as a fraction of the tallest possible one. With 1/4,
 # three scales are searched, and 2 of 300 lines of two to eight digits are taken for a single digit;
@@ -160,9 +160,9 @@ class Found:
 
 def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
     """`(C,)` probabilities: the product of both, the classifier's to the power of `_WEIGHT`."""
-    odds = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
-    odds = np.exp(odds - odds.max())
-    return odds / odds.sum()
+    scores = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
+    product = np.exp(scores - scores.max())
+    return product / product.sum()
 
 
 def team(
@@ -224,13 +224,14 @@ def read(
     Args:
         picture: As for `normalize_digit`.
         model: As for `team`.
-        min_confidence: A digit that is less probable becomes `?`.
+        min_confidence: From 0 to 1; a digit that is less probable becomes `?`.
         smallest: Height of the smallest digits that are sought, as a fraction
             of the picture's longer side.
 
     Raises:
         NoDigitError: The picture shows no digit.
         DigitNetError: It is not a picture.
+        ModelError: The model fails, or a server does not answer.
     """
     reading_team = team(model)
     grey = read_grey(picture)
@@ -251,8 +252,8 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     """Converts a picture of one digit to MNIST's form.
 
     That is light on black, scaled to 20x20 and centred in 28x28 by its mass. A
-    28x28 picture, light on dark, whose centre of mass is within a pixel of its
-    centre is returned unchanged. The pictures of a training set are converted
+    28x28 picture, light on dark, whose centre of mass is between pixels 12.5 and
+    15 on both axes is returned unchanged. The pictures of a training set are converted
     in the same way.
 
     Args:
@@ -333,8 +334,8 @@ def _digit(
     found: Found, probabilities: np.ndarray, classes: tuple[str, ...], min_confidence: float
 ) -> Digit:
     assert found.character is not None
-    present = found.presence * probabilities.astype(np.float64)
-    ranked = [(classes[index], float(present[index])) for index in np.argsort(-present)]
+    joint = found.presence * probabilities.astype(np.float64)
+    ranked = [(classes[index], float(joint[index])) for index in np.argsort(-joint)]
     label, confidence = ranked[0]
     left, top, right, bottom = found.character.box
     return Digit(
@@ -343,7 +344,7 @@ def _digit(
         tuple(ranked[1:3]),
         (round(left), round(top), round(right - left), round(bottom - top)),
         found.image,
-        present,
+        joint,
     )
 
 

@@ -91,7 +91,7 @@ def train(
         callbacks: Keras callbacks, called after the run's own. They may stop
             the training, but should not change the weights.
         devices: Number of devices that share each batch, or `all`, on JAX; the
-            losses are the same as on one. In several processes, connected by
+            losses are the same as on one, apart from rounding. In several processes, connected by
             `keras.distribution.initialize`, all devices are used, and only
             process 0 writes a run folder.
 
