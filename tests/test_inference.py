@@ -171,6 +171,8 @@ def test_an_ensemble_averages_its_members(
     (other / "config.json").write_text(json.dumps({"classes": list("abcdefghij")}))
     with pytest.raises(DigitNetError, match="expected the model's 10 classes"):
         average([members[0], load(other / "model.onnx")])
+    with pytest.raises(DigitNetError, match="expected one or more; received: none"):
+        average([])
 
 
 def test_pictures_are_read_in_order_and_a_broken_one_does_not_stop_them(

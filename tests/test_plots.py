@@ -9,7 +9,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from keras_digitnet.data import Dataset
-from keras_digitnet.plots import plot_confusion_matrix, plot_curves, plot_mistakes, save_figure
+from keras_digitnet.plots import (
+    plot_confusion_matrix,
+    plot_curves,
+    plot_lines,
+    plot_mistakes,
+    save_figure,
+)
 
 
 def texts(figure: Figure) -> set[str]:
@@ -73,4 +79,6 @@ def test_names_are_drawn_unchanged(tmp_path: Path, name: str, settings: dict[str
         save_figure(matrix, tmp_path / "matrix.png")
         mistakes = plot_mistakes(images, truth, np.eye(2)[1 - truth], (name, "y"), name)
         save_figure(mistakes, tmp_path / "mistakes.png")
+        lines = plot_lines([(np.zeros((28, 90), np.uint8), name, "y")], name)
+        save_figure(lines, tmp_path / "lines.png")
     assert name in texts(matrix) or len(name) == 300

@@ -20,7 +20,7 @@ from keras_digitnet.cli.options import (
     one_of,
 )
 from keras_digitnet.cli.output import messages, print_json, print_report, print_runs, verbosity
-from keras_digitnet.config import AUGMENTATIONS, PRESETS, ModelConfig, TrainConfig
+from keras_digitnet.config import AUGMENTATIONS, PRESETS, READERS, ModelConfig, TrainConfig
 from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def train(
         print_json({"run": str(run.folder.path), **run.metrics})
         return
     kind, report = ("test", run.test) if run.test else ("validation", run.validation)
-    print_report(report, f"{run.metrics['dataset']}, {kind} images")
+    lines = "lines of " if run.metrics["preset"] in READERS else ""
+    print_report(report, f"{run.metrics['dataset']}, {lines}{kind} images")
     typer.echo(f"Everything is in {run.folder.path}")
 
 
