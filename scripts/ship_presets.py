@@ -33,6 +33,7 @@ BEFORE = (
     "--epochs 50 --learning-rate 0.0015 --start RUN  # stopped in its 28th epoch",
     "--epochs 13 --learning-rate 0.0007 --start RUN",
     "--epochs 14 --learning-rate 0.001 --start RUN",
+    "--epochs 60 --learning-rate 0.0015 --start RUN  # stopped in its 16th epoch",
 )
 EARLIER = (
     "Several runs, each started from the best model of the one before, on pages that were\n"

@@ -146,6 +146,26 @@ def test_skipped_files_are_counted(
     ]
 
 
+def test_pictures_that_predict_would_refuse_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
+) -> None:
+    path, *_ = save_digits(tmp_path, digits.train[:60])
+    Image.fromarray(np.concatenate(digits.train.images[:4, ..., 0], axis=1)).save(path)
+    load_dataset(str(tmp_path), validation_size=0.2)
+    assert messages(caplog)[-1] == (
+        f"{tmp_path}: 1 pictures do not show exactly one digit, so predict would refuse them; all "
+        f"of their ink is used; the first is {path}."
+    )
+
+
+def test_links_to_folders_above_lead_nowhere(tmp_path: Path, digits: Dataset) -> None:
+    paths = save_digits(tmp_path / "data", digits.train[:60])
+    expected = load_dataset(str(tmp_path), validation_size=0.2).fingerprint()
+    (paths[0].parent / "loop").symlink_to("..", target_is_directory=True)
+    (tmp_path / "self").symlink_to(".", target_is_directory=True)
+    assert load_dataset(str(tmp_path), validation_size=0.2).fingerprint() == expected
+
+
 def test_every_page_of_a_tiff_is_a_picture_of_its_class(tmp_path: Path, digits: Dataset) -> None:
     for label, name in enumerate("ab"):
         (tmp_path / name).mkdir()
@@ -171,6 +191,11 @@ def test_every_page_of_a_tiff_is_a_picture_of_its_class(tmp_path: Path, digits: 
         (["0/a.png", "1/a.png", "test/0/a.png"], "expected train/ beside test/"),
         (["train/0/a.png", "Train/0/a.png"], "expected one folder for train; received: Train, tr"),
         (["a/0/x.png", "a/1/x.png", "b/0/x.png", "b/1/x.png"], "received: 2, in a, b. Name one"),
+        (["a/x.png", "train/x.png", "test/x.png"], r"received: folders a/ \(1 pictures\), test/"),
+        (
+            ["0/a.png", "1/a.png", "test/a.png"],
+            "test: expected class folders in it; received: none",
+        ),
         (["train/0/a.png", "train/1/a.png", "test/7/a.png"], r"test/7: expected only the class f"),
     ],
 )

@@ -104,12 +104,15 @@ def test_emnist_letters_without_their_mapping_keep_their_numbers(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda images: 255 - images, ["dark on light in 200 of 200 sampled images"]),
+        (lambda images: 255 - images, ["dark on light in"]),
         (lambda images: images // 128, ["values from 0 to 1; scaled"]),
         (lambda images: 1 - images // 128, ["values from 0 to 1; scaled", "dark on light"]),
         (lambda images: images // 15, ["values from 0 to 17; scaled"]),
+        (lambda images: (images / 255).astype(np.float32), []),
+        (lambda images: images.astype(float), []),
+        (lambda images: images > 127, []),
     ],
-    ids=["dark on light", "a mask", "a dark mask", "few values"],
+    ids=["dark on light", "a mask", "a dark mask", "few values", "fractions", "floats", "boolean"],
 )
 def test_arrays_in_another_form_are_converted_with_a_warning(
     tmp_path: Path,
@@ -129,11 +132,40 @@ def test_arrays_in_another_form_are_converted_with_a_warning(
     )
     dataset = load_dataset(str(path))
     messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == len(told)
-    assert all(part in message for part, message in zip(told, messages, strict=True))
+    both = [(name, part) for name in ("training", "test") for part in told]
+    assert len(messages) == len(both)
+    for (name, part), message in zip(both, messages, strict=True):
+        assert f"{name} set: " in message
+        assert part in message
     assert ((test.images > 127) != (dataset.test.images > 127)).mean() < 0.02
     assert dataset.test.images.max() == 255
     assert dataset.fingerprint() == load_dataset(str(path)).fingerprint()
+
+
+def test_the_test_images_may_have_another_form_than_the_training_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
+) -> None:
+    path = save_npz(
+        tmp_path / "mine.npz",
+        x_train=digits.train.images[:400, ..., 0],
+        y_train=digits.train.labels[:400],
+        x_test=255 - digits.test.images[:50, ..., 0],
+        y_test=digits.test.labels[:50],
+    )
+    assert np.array_equal(load_dataset(str(path)).test.images, digits.test.images[:50])
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "test set: dark on light" in message
+
+
+def test_arrays_that_predict_would_change_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
+) -> None:
+    moved = np.roll(digits.train.images[:400, ..., 0], 4, axis=1)
+    load_dataset(
+        str(save_npz(tmp_path / "m.npz", x_train=moved, y_train=digits.train.labels[:400]))
+    )
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("of 200 sampled images are not centred" in message for message in messages)
 
 
 def test_arrays_in_mnists_form_are_unchanged(
@@ -327,9 +359,13 @@ NPZ_MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"x_train": np.zeros((0, 28, 28), np.uint8), "y_train": np.zeros(0, np.uint8)},
         "N at least 1",
     ),
-    "floats": (
-        {"x_train": np.zeros((200, 28, 28), np.float32)},
-        r"expected whole numbers from 0 to 255 \(uint8\); received: float32\.",
+    "fractions": (
+        {"x_train": np.full((200, 28, 28), 1.5)},
+        "from 0 to 255, or fractions from 0 to 1; received: fractions from 1.5 to 1.5",
+    ),
+    "complex numbers": (
+        {"x_train": np.zeros((200, 28, 28), complex)},
+        r"expected whole numbers from 0 to 255 \(uint8\); received: complex128\.",
     ),
     "NaN": (
         {"x_test": np.full((50, 28, 28), np.nan, np.float32)},

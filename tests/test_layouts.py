@@ -211,8 +211,12 @@ CSV_MISTAKES = {
     "a gap": (f"label,a{',b' * 783}\n0,{ROW}\n", "could not convert string ''"),
     "too much": (f"label,a{',b' * 783}\n0,300{ROW}\n", "values from 1 to 300"),
     "negative": (f"label,a{',b' * 783}\n0,-1{ROW}\n", "values from -1 to 1"),
-    "a fraction": (f"label,a{',b' * 783}\n0,0.5{ROW}\n", "values from 0.5 to 1"),
-    "a short row": (f"label,a{',b' * 783}\n0,1,1\n", "invalid column index"),
+    "a fraction": (f"label,a{',b' * 783}\n0,0.5{ROW}\n", "fractions such as 0.5; the largest"),
+    "a short row": (f"label,a{',b' * 783}\n0,1,1\n", "in row 1, 3 columns, not 785"),
+    "a long row": (f"0,1{ROW}\n0,1{ROW}0,1{ROW}\n", "in row 2, 1569 columns, not 785"),
+    "no label": (f"0,1{ROW}\nnan,1{ROW}\n", "in row 2, no label"),
+    "too much in the first row": (f"0,300{ROW}\n1,1{ROW}\n", "values from 1 to 300"),
+    "a comma at the end": (f"0,1{ROW},\n1,1{ROW},\n", "received: 785 columns beside the label"),
 }
 
 
@@ -225,6 +229,26 @@ def test_a_bad_csv_file_is_one_message_with_its_path(tmp_path: Path, mistake: st
         load_dataset(str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_columns_are_in_the_order_of_their_numbers(tmp_path: Path, digits: Dataset) -> None:
+    """Some programs write pixel10 before pixel2."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(table(digits.train[:100]))
+    expected = load_dataset(str(path), validation_size=0.2).fingerprint()
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    order = sorted(range(785), key=lambda column: rows[0][column])
+    path.write_text("\n".join(",".join(row[column] for column in order) for row in rows))
+    assert load_dataset(str(path), validation_size=0.2).fingerprint() == expected
+
+
+def test_a_damaged_test_table_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset
+) -> None:
+    (tmp_path / "train.csv").write_bytes(table(digits.train[:100]))
+    (tmp_path / "test.csv").write_text("<html>")
+    load_dataset(str(tmp_path), validation_size=0.2)
+    assert f"{tmp_path / 'test.csv'}: skipped, since it is damaged or" in warnings(caplog)[0]
 
 
 def test_several_sets_of_tables_are_named(tmp_path: Path, digits: Dataset) -> None:
@@ -291,6 +315,24 @@ def test_pictures_in_parquet_are_normalized_as_by_predict(
     (message,) = warnings(caplog)
     assert "60 of 60 pictures" in message
     assert "60 were dark on light and are inverted" in message
+
+
+def test_labels_as_floats_are_digits(tmp_path: Path, digits: Dataset) -> None:
+    """The classes decide whether the reader finds the digit in a picture."""
+    part = digits.train[:60]
+    as_floats = Split(part.images, part.labels.astype(float))
+    save_parquet(tmp_path / "ints.parquet", part, columns=("Image", "Label"))
+    save_parquet(tmp_path / "floats.parquet", as_floats)
+    expected, received = (
+        load_dataset(str(tmp_path / f"{name}.parquet"), validation_size=0.2)
+        for name in ("ints", "floats")
+    )
+    assert received.classes == expected.classes
+    assert received.fingerprint() == expected.fingerprint()
+    bad = Split(part.images, np.where(part.labels == 7, np.nan, part.labels))
+    save_parquet(tmp_path / "floats.parquet", bad)
+    with pytest.raises(DigitNetError, match="received: no label in row"):
+        load_dataset(str(tmp_path / "floats.parquet"))
 
 
 def test_a_bad_parquet_file_is_one_message_with_its_path(tmp_path: Path, digits: Dataset) -> None:

@@ -9,15 +9,17 @@ from keras_digitnet.config import SIDE
 from keras_digitnet.data.files import as_text, listed, natural
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.pictures.mnist_form import is_light_on_dark
+from keras_digitnet.pictures.mnist_form import is_light_on_dark, is_normalized
 
 logger = logging.getLogger(__name__)
 
 # uint8 images reach 255; a set whose maximum is below this has a range such as 0 to 1 or 0 to 16.
 _LOWEST_WHITE = 64
-# A set is dark on light if at least this share of about so many sampled images is.
+# A split is dark on light if at least this share of about so many sampled images is; more than a
+# few others are reported.
 _SAMPLED = 200
 _MOSTLY = 0.75
+_FEW = 0.05
 
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -47,11 +49,11 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
             f"{where}: expected images of shape (N, 28, 28), N at least 1; "
             f"received: {images.shape}."
         )
+    if images.dtype.kind in "bf":
+        images = _whole_numbers(images, where)
     if images.dtype.kind not in "iu":
-        not_finite = images.dtype.kind == "f" and not np.isfinite(images).all()
         raise DigitNetError(
-            f"{where}: expected whole numbers from 0 to 255 (uint8); "
-            f"received: {images.dtype}{' with NaN or infinity' if not_finite else ''}."
+            f"{where}: expected whole numbers from 0 to 255 (uint8); received: {images.dtype}."
         )
     if images.dtype != np.uint8:
         low, high = int(images.min()), int(images.max())
@@ -61,6 +63,23 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
             )
         images = images.astype(np.uint8)
     return np.ascontiguousarray(images)[..., None]
+
+
+def _whole_numbers(images: np.ndarray, where: str) -> np.ndarray:
+    """Floats and booleans as whole numbers: those from 0 to 1 are scaled to 255."""
+    if not np.isfinite(images).all():
+        raise DigitNetError(
+            f"{where}: expected whole numbers from 0 to 255 (uint8); "
+            f"received: {images.dtype} with NaN or infinity."
+        )
+    if images.min() >= 0 and images.max() <= 1:
+        return np.round(images * 255.0).astype(np.uint8)
+    if not (images == np.round(images)).all():
+        raise DigitNetError(
+            f"{where}: expected whole numbers from 0 to 255, or fractions from 0 to 1; "
+            f"received: fractions from {images.min():g} to {images.max():g}."
+        )
+    return images.astype(np.int64)
 
 
 def _checked_labels(split: Split, where: str) -> np.ndarray:
@@ -81,50 +100,66 @@ def _checked_labels(split: Split, where: str) -> np.ndarray:
 def in_mnist_form(found: Source) -> Source:
     """The checked source with images light on dark and up to 255.
 
-    A set of arrays is scaled and inverted as a whole, never image by image.
-    Whether an image is dark on light is decided by the function that `predict`
-    uses.
+    The arrays of a split are scaled and inverted as a whole, never image by
+    image. Whether an image is dark on light is decided by the function that
+    `predict` uses.
     """
     if found.in_mnist_form:
         return found
-    images = found.splits["train"].images
-    scale, inverted = 1.0, False
-    white = int(images.max())
-    if 0 < white < _LOWEST_WHITE:
-        scale = 255 / white
-        images = _scaled(images, scale)
-        logger.warning("%s: values from 0 to %d; scaled to 255.", found.source, white)
-    sample = images[:: max(1, len(images) // _SAMPLED), ..., 0]
-    dark = sum(not is_light_on_dark(image) for image in sample)
-    if dark >= _MOSTLY * len(sample):
-        inverted = True
-        logger.warning(
-            "%s: dark on light in %d of %d sampled images; all are inverted, as predict does.",
-            found.source,
-            dark,
-            len(sample),
-        )
-    elif dark > (1 - _MOSTLY) * len(sample):
-        logger.warning(
-            "%s: %d of %d sampled images are dark on light and the others light on dark; none is "
-            "inverted. Pictures in class folders would be inverted one by one.",
-            found.source,
-            dark,
-            len(sample),
-        )
-
-    def changed(split: Split) -> Split:
-        scaled = _scaled(split.images, scale)
-        return Split(255 - scaled if inverted else scaled, split.labels)
-
-    splits = {name: changed(split) for name, split in found.splits.items()}
+    splits = {
+        name: Split(_light_on_dark(_up_to_255(part.images, where), where), part.labels)
+        for name, part in found.splits.items()
+        for where in [f"{found.source}: {_SPLIT_NAMES[name]} set"]
+    }
+    _warn_of_another_form(splits["train"].images, found.source)
     return dataclasses.replace(found, splits=splits)
 
 
-def _scaled(images: np.ndarray, scale: float) -> np.ndarray:
-    if scale == 1:
+def _warn_of_another_form(images: np.ndarray, where: str) -> None:
+    sample = _sampled(images)
+    others = sum(not is_normalized(image) for image in sample)
+    if others > (1 - _MOSTLY) * len(sample):
+        logger.warning(
+            "%s: %d of %d sampled images are not centred by mass like MNIST's. `predict` would "
+            "centre and scale them, unless it is given --raw.",
+            where,
+            others,
+            len(sample),
+        )
+
+
+def _sampled(images: np.ndarray) -> np.ndarray:
+    return images[:: max(1, len(images) // _SAMPLED), ..., 0]
+
+
+def _up_to_255(images: np.ndarray, where: str) -> np.ndarray:
+    white = int(images.max())
+    if not 0 < white < _LOWEST_WHITE:
         return images
-    return np.minimum(np.round(images * scale), 255).astype(np.uint8)
+    logger.warning("%s: values from 0 to %d; scaled to 255.", where, white)
+    return np.round(images * (255 / white)).astype(np.uint8)
+
+
+def _light_on_dark(images: np.ndarray, where: str) -> np.ndarray:
+    sample = _sampled(images)
+    dark = sum(not is_light_on_dark(image) for image in sample)
+    if dark >= _MOSTLY * len(sample):
+        logger.warning(
+            "%s: dark on light in %d of %d sampled images; all are inverted, as predict does.",
+            where,
+            dark,
+            len(sample),
+        )
+        return 255 - images
+    if dark > _FEW * len(sample):
+        logger.warning(
+            "%s: %d of %d sampled images are dark on light and the others light on dark; none is "
+            "inverted. Pictures in class folders would be inverted one by one.",
+            where,
+            dark,
+            len(sample),
+        )
+    return images
 
 
 def number_classes(found: Source) -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -36,6 +36,12 @@ def read(folder: Path) -> Source:
         DigitNetError: There is no training split, a class is empty, or a picture is damaged.
     """
     roots = _roots(folder)
+    for root in roots.values():
+        for place in filter(lambda each: split_of(each.name), subfolders(root)):
+            raise DigitNetError(
+                f"{place}: expected class folders in it; received: none, beside the class folders "
+                f"of {root}. Move it elsewhere, or rename it if it is a class."
+            )
     classes = {place.name for place in subfolders(roots["train"])}
     unread: list[Path] = []
     found = {split: _find(root, classes, unread) for split, root in sorted(roots.items())}
@@ -89,12 +95,12 @@ def _class_root(place: Path) -> Path | None:
 
 
 def _class_dirs(folder: Path) -> list[Path]:
-    """The folders with pictures; none if all are named like splits: such pictures have no class."""
-    found = [place for place in subfolders(folder) if _has_pictures(place)]
-    return [] if all(split_of(place.name) for place in found) else found
+    """The folders with pictures; those in folders that are named like splits have no class."""
+    return [p for p in subfolders(folder) if has_pictures(p) and not split_of(p.name)]
 
 
-def _has_pictures(folder: Path) -> bool:
+def has_pictures(folder: Path) -> bool:
+    """Whether there are pictures in a folder itself."""
     return any(is_picture(path) for path in files(folder))
 
 

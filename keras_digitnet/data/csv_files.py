@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,15 +22,18 @@ LABELS = ("label", "labels", "class", "target", "digit", "y")
 
 _PIXELS = SIDE * SIDE
 _ROW_NUMBERS = ("", "index", "id", "imageid", "unnamed: 0")
+_PIXEL = re.compile(r"[^\d.]*\d+(?:[x_, ]\d+)?")
 _LONGEST_LINE = 1 << 20
 _LINES = 2000  # parsed at a time
+_RELATIVE_ROW = re.compile(r" at row \d+.*")  # in NumPy's messages, of the rows parsed at a time
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The delimiter, the indices of the label's and the pixels' columns, and the header."""
+    """The delimiter, the columns, which of them hold the label and the pixels, and the header."""
 
     delimiter: str
+    count: int
     label: int | None
     pixels: list[int]
     has_header: bool
@@ -39,6 +43,8 @@ def is_table(path: Path) -> bool:
     """Whether a file has enough columns to be pixels."""
     try:
         return len(_columns(next(_lines(path), "")).pixels) > 50
+    except PermissionError:
+        return True  # so that reading it reports the error
     except (ValueError, OSError, EOFError, zlib.error, csv.Error):
         return False
 
@@ -83,29 +89,48 @@ def _lines(path: Path) -> Iterator[str]:
 def _columns(first: str) -> _Columns:
     """The columns, by the first line: a header, or an image whose label comes first.
 
-    A line is a header if a field is not a number from 0 to 255: pandas numbers its columns.
+    A line is a header if a field is text, or if its numbers count up to more than 255, as pandas
+    numbers its columns.
     """
     delimiter = max(",;\t", key=first.count)
     (names,) = csv.reader([first], delimiter=delimiter) if first else ([""],)
     plain = [name.strip().lower() for name in names]
-    has_header = not all(map(_may_be_pixel, plain[1:])) or plain[0] in LABELS
     count = range(len(plain))
-    if not has_header:
+    if not (any(map(_is_text, plain[1:])) or _counts_up(plain) or plain[0] in LABELS):
         label = 0 if len(plain) != _PIXELS else None
-        return _Columns(delimiter, label, [i for i in count if i != label], False)
+        return _Columns(delimiter, len(plain), label, [i for i in count if i != label], False)
     label = next((plain.index(name) for name in LABELS if name in plain), None)
     numbered = [i for i in count if plain[i] in _ROW_NUMBERS]
     if label is None and len(plain) - len(numbered) == _PIXELS + 1:
         label = next(i for i in count if i not in numbered)
-    pixels = [i for i in count if i != label and i not in numbered]
-    return _Columns(delimiter, label, pixels, True)
+    pixels = _in_order([i for i in count if i != label and i not in numbered], plain)
+    return _Columns(delimiter, len(plain), label, pixels, True)
 
 
-def _may_be_pixel(text: str) -> bool:
+def _is_text(field: str) -> bool:
     try:
-        return 0 <= float(text) <= 255
+        float(field or 0)
     except ValueError:
-        return False
+        return True
+    return False
+
+
+def _counts_up(fields: list[str]) -> bool:
+    *_, before, last = map(_number, ["", *fields])
+    return before is not None and last is not None and 255 < last == before + 1
+
+
+def _number(field: str) -> int | None:
+    return int(field) if field.isdecimal() else None
+
+
+def _in_order(columns: list[int], names: list[str]) -> list[int]:
+    """The columns in the order of the numbers in their names: `pixel10` after `pixel9`, `2x1`."""
+    found = [_PIXEL.fullmatch(names[column]) for column in columns]
+    places = [tuple(map(int, re.findall(r"\d+", match[0]))) for match in found if match]
+    if len(set(places)) < len(columns):
+        return columns
+    return [column for _, column in sorted(zip(places, columns, strict=True))]
 
 
 def _read_rows(lines: Iterator[str], columns: _Columns) -> tuple[np.ndarray, list[str] | None]:
@@ -113,18 +138,34 @@ def _read_rows(lines: Iterator[str], columns: _Columns) -> tuple[np.ndarray, lis
     labels: list[str] = []
     first_row = 1
     while rows := list(itertools.islice(lines, _LINES)):
+        _require_columns(rows, columns, first_row)
         try:
             parts.append(_pixels(rows, columns))
-            if columns.label is not None:
-                labels += [_field(row, columns) for row in rows]
         except ValueError as error:
             last_row = first_row + len(rows) - 1
-            raise ValueError(f"in rows {first_row} to {last_row}, {first_line(error)}") from None
+            what = _RELATIVE_ROW.sub("", first_line(error))
+            raise ValueError(f"in rows {first_row} to {last_row}, {what}") from None
+        if columns.label is not None:
+            labels += [_field(row, columns) for row in rows]
+            _require_labels(labels[first_row - 1 :], first_row)
         first_row += len(rows)
     if not parts:
         raise ValueError("no row")
     images = np.concatenate(parts).reshape(-1, SIDE, SIDE)
     return images, labels if columns.label is not None else None
+
+
+def _require_columns(rows: list[str], columns: _Columns, first_row: int) -> None:
+    for number, row in enumerate(rows, start=first_row):
+        count = row.count(columns.delimiter) + 1
+        if count != columns.count and '"' not in row:
+            raise ValueError(f"in row {number}, {count} columns, not {columns.count}")
+
+
+def _require_labels(labels: list[str], first_row: int) -> None:
+    for number, label in enumerate(labels, start=first_row):
+        if label.lower() in ("", "nan"):
+            raise ValueError(f"in row {number}, no label")
 
 
 def _pixels(rows: list[str], columns: _Columns) -> np.ndarray:
@@ -140,8 +181,12 @@ def _pixels(rows: list[str], columns: _Columns) -> np.ndarray:
         return parsed(np.uint8)
     except ValueError:
         values = parsed(np.float64)  # some programs write whole numbers as 0.0
-    if not (values.min() >= 0 and values.max() <= 255 and (values == np.round(values)).all()):
+    if not (values.min() >= 0 and values.max() <= 255):
         raise ValueError(f"values from {values.min():g} to {values.max():g}")
+    if (fractions := values[values != np.round(values)]).size:
+        raise ValueError(
+            f"fractions such as {fractions[0]:g}; the largest value is {values.max():g}"
+        )
     return values.astype(np.uint8)
 
 

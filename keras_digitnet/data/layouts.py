@@ -56,18 +56,29 @@ def _read_file(path: Path) -> Source:
 
 
 def _read_folder(folder: Path) -> Source:
-    found = _search(folder, _DEPTH)
+    # Links may lead to one folder several times.
+    found = list(
+        {place.resolve(): (place, reads) for place, reads in _search(folder, _DEPTH)}.values()
+    )
     if not found:
         raise DigitNetError(f"{folder}: expected {_EXPECTED}; received: {inventory(folder)}.")
     if len(found) > 1:
         names = listed(str(place.relative_to(folder)) for place, _ in found)
         raise DigitNetError(
             f"{folder}: expected one data set; received: {len(found)}, in {names}. "
-            "Name one of these folders."
+            "Name one of these folders; if they are classes, put the pictures directly into them."
         )
     ((place, reads),) = found
     if place != folder:
         logger.info("%s: the data set is in %s.", folder, place)
+        beside = [p for p in subfolders(folder) if p not in (place, *place.parents)]
+        if without := [p for p in beside if class_folders.has_pictures(p)]:
+            logger.warning(
+                "%s: skipped the pictures in %s, since the data set is in %s.",
+                folder,
+                listed(p.name for p in without),
+                place,
+            )
     return reads(place)
 
 

@@ -60,6 +60,8 @@ def _find(source: str) -> Source:
         return _auto()
     if source in named.NAMED:
         return named.NAMED[source]()
+    if not isinstance(source, str | os.PathLike) or not str(source):
+        raise DigitNetError(f"data: expected the name or path of a data set; received: {source!r}.")
     path = expanded(source)
     if path.is_dir() or path.is_file():
         return layouts.read(path)

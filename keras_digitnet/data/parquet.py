@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,14 @@ def read_labels(path: Path) -> Labels | None:
         if label is None:
             return None
         labels = file.read([label]).column(label).to_pylist()
-        if None in labels:
-            raise ValueError(f"no label in row {labels.index(None) + 1}")
-        return Labels(list(map(str, labels)), _class_names(file.schema_arrow.metadata, label))
+        for row, value in enumerate(labels, start=1):
+            if value is None or value != value:  # a NaN differs from itself
+                raise ValueError(f"no label in row {row}")
+        written = [
+            value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            for value in labels
+        ]
+        return Labels(written, _class_names(file.schema_arrow.metadata, label))
 
 
 def read_images(path: Path, pictures: NormalizedPictures) -> np.ndarray:
@@ -71,11 +76,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, str, str | None]]:
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            image = next((name for name in _IMAGES if name in names), None)
+            image = _column(names, _IMAGES)
             if image is None:
                 raise ValueError(f"the columns {listed(names, 10) or 'none'}")
             _require_size(file, path)
-            yield file, image, next((name for name in LABELS if name in names), None)
+            yield file, image, _column(names, LABELS)
     except DigitNetError:
         raise
     except Exception as error:  # Arrow raises exceptions of several types
@@ -83,6 +88,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, str, str | None]]:
             f"{path}: expected a Parquet file with the columns image and label; "
             f"received: {first_line(error).rstrip('.')}."
         ) from None
+
+
+def _column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first wanted column, whatever its capitals."""
+    lower = {name.lower(): name for name in names}
+    return next((lower[name] for name in wanted if name in lower), None)
 
 
 def _require_size(file: Any, path: Path) -> None:

@@ -1,6 +1,5 @@
 """Normalizes the pictures of a data set in the same way as `predict`."""
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ class NormalizedPictures:
         self._changed = 0
         self._inverted = 0
         self._without_ink: list[str] = []
+        self._not_one: list[str] = []
 
     def add(self, picture: "Picture", name: str) -> np.ndarray:
         """Normalizes a picture to `(28, 28)` uint8.
@@ -48,7 +48,7 @@ class NormalizedPictures:
         """
         grey = read_grey(picture)
         self._count += 1
-        image = self._normalized(grey)
+        image = self._normalized(grey, name)
         if not image.any():
             self._without_ink.append(name)
             return resized(grey)
@@ -57,11 +57,13 @@ class NormalizedPictures:
             self._inverted += not is_light_on_dark(grey)
         return image
 
-    def _normalized(self, grey: np.ndarray) -> np.ndarray:
+    def _normalized(self, grey: np.ndarray, name: str) -> np.ndarray:
         if self._digits:
             self._team = self._team or team()
-            with contextlib.suppress(DigitNetError):
+            try:
                 return find_digit(grey, self._team).image
+            except DigitNetError:
+                self._not_one.append(name)
         return whole(grey).image
 
     def report(self, where: str) -> None:
@@ -77,6 +79,14 @@ class NormalizedPictures:
                 self._changed,
                 self._count,
                 f"; {self._inverted} were dark on light and are inverted" * bool(self._inverted),
+            )
+        if self._not_one:
+            logger.warning(
+                "%s: %d pictures do not show exactly one digit, so predict would refuse them; all "
+                "of their ink is used; the first is %s.",
+                where,
+                len(self._not_one),
+                self._not_one[0],
             )
         if self._without_ink:
             logger.warning(

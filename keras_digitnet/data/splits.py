@@ -97,13 +97,15 @@ def stratified_split(split: Split, size: float, seed: int, where: str) -> tuple[
     """
     from sklearn.model_selection import train_test_split
 
-    count = max(round(size * len(split)), len(np.unique(split.labels)))
-    try:
-        kept, held_back = train_test_split(
-            np.arange(len(split)), test_size=count, random_state=seed, stratify=split.labels
-        )
-    except ValueError as error:
+    labels, counts = np.unique(split.labels, return_counts=True)
+    count = max(round(size * len(split)), len(labels))
+    if counts.min() < 2 or len(split) - count < len(labels):
         raise DigitNetError(
-            f"{where}: too few images to hold out {size:.1%} of every class: {error}"
-        ) from None
+            f"{where}: too few images to hold out {size:.1%} of every class: expected two or more "
+            f"of each class; received: {len(split)} of {len(labels)} classes, {counts.min()} of "
+            "the rarest."
+        )
+    kept, held_back = train_test_split(
+        np.arange(len(split)), test_size=count, random_state=seed, stratify=split.labels
+    )
     return split[kept], split[held_back]

@@ -112,6 +112,9 @@ def _read(tables: Tables, name: str, where: Path) -> Source:
     """Reads the tables of a set: either all of them CSV, or all Parquet."""
     if len(paths := _paths({name: tables})) > 1:
         logger.info("%s: read %s.", where, listed(str(path) for path in paths))
+    for path in files(where if where.is_dir() else where.parent):
+        if split_of(path.name) and names_one(path) and not _is_table(path):
+            logger.warning("%s: skipped, since it is damaged or has no pixels in columns.", path)
     kinds = {_is_parquet(path) for path in paths}
     if len(kinds) > 1:
         raise DigitNetError(
@@ -122,15 +125,19 @@ def _read(tables: Tables, name: str, where: Path) -> Source:
 
 
 def _read_csv(tables: Tables, name: str, where: Path) -> Source:
-    parts: dict[str, Split] = {}
+    images: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     for split, paths in tables.items():
         found = [csv_files.read(path) for path in paths]
-        if _is_labelled(split, paths, [labels for _, labels in found]):
-            images = emnist.upright(np.concatenate([images for images, _ in found]), name)
-            parts[split] = Split(images, np.concatenate([labels or [] for _, labels in found]))
+        if _is_labelled(split, paths, [written for _, written in found]):
+            images[split] = np.concatenate([
+                emnist.upright(part, without_split(path.name))
+                for path, (part, _) in zip(paths, found, strict=True)
+            ])  # fmt: skip
+            labels[split] = np.concatenate([written or [] for _, written in found])
     folder = where if where.is_dir() else where.parent
-    names = emnist.class_names(folder, name)
-    return Source(name, str(where.absolute()), _with_numbers(parts), names)
+    parts = _joined(images, _with_numbers(labels))
+    return Source(name, str(where.absolute()), parts, emnist.class_names(folder, name))
 
 
 def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
@@ -138,23 +145,25 @@ def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
     found = {
         split: [parquet.read_labels(path) for path in paths] for split, paths in tables.items()
     }
-    labels = {
+    labels = _with_numbers({
         split: np.concatenate([part.written for part in parts if part])
         for split, parts in found.items()
         if _is_labelled(split, tables[split], parts)
-    }
+    })  # fmt: skip
     names = next((part.class_names for part in found["train"] if part), None)
-    named = {str(number): name for number, name in (names or {}).items()}
-    classes = {named.get(value, value) for value in labels["train"].tolist()}
+    classes = {str((names or {}).get(value, value)) for value in labels["train"].tolist()}
     pictures = NormalizedPictures(digits=classes == set("0123456789"))
-    parts = {
-        split: Split(
-            np.concatenate([parquet.read_images(path, pictures) for path in tables[split]]), written
-        )
-        for split, written in labels.items()
+    images = {
+        split: np.concatenate([parquet.read_images(path, pictures) for path in tables[split]])
+        for split in labels
     }
     pictures.report(str(where))
-    return Source(name, str(where.absolute()), _with_numbers(parts), names, in_mnist_form=True)
+    parts = _joined(images, labels)
+    return Source(name, str(where.absolute()), parts, names, in_mnist_form=True)
+
+
+def _joined(images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, Split]:
+    return {split: Split(images[split], labels[split]) for split in labels}
 
 
 def _is_labelled(split: str, paths: list[Path], labels: Sequence[object]) -> bool:
@@ -171,14 +180,12 @@ def _is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(parquet.SUFFIXES)
 
 
-def _with_numbers(splits: dict[str, Split]) -> dict[str, Split]:
-    """Converts labels to int64 if all are whole numbers as text, such as 7 and 7.0."""
+def _with_numbers(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Converts the labels to int64 if all are whole numbers as text, such as 7 and 7.0."""
     try:
-        labels = {split: part.labels.astype(float) for split, part in splits.items()}
+        numbers = {split: written.astype(float) for split, written in labels.items()}
     except ValueError:
-        return splits
-    if not all(np.isin(values, np.arange(-1000, 100_000)).all() for values in labels.values()):
-        return splits
-    return {
-        split: Split(part.images, labels[split].astype(np.int64)) for split, part in splits.items()
-    }
+        return labels
+    if not all(np.isin(values, np.arange(-1000, 100_000)).all() for values in numbers.values()):
+        return labels
+    return {split: values.astype(np.int64) for split, values in numbers.items()}

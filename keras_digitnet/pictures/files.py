@@ -126,13 +126,18 @@ def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterato
         folder: Where to start.
         unreadable: Receives the errors of folders that cannot be read.
     """
-    seen: set[str] = set()
+    start = Path(folder).resolve()
+    # The real paths of each folder and of those above it.
+    above = {str(Path(folder)): {start, *start.parents}}
     on_error = None if unreadable is None else unreadable.append
     for place, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link back to a parent
-            subfolders.clear()
-            continue
-        seen.add(real)
+        here = Path(place)
+        if str(here) not in above:
+            parents, real = above[str(here.parent)], here.resolve()
+            if real in parents:  # a link back to a parent
+                subfolders.clear()
+                continue
+            above[str(here)] = {*parents, real}
         subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         yield from (str(Path(place, name)) for name in sorted(names) if not is_litter(name))
 
