@@ -100,6 +100,15 @@ def test_the_only_npz_of_a_folder(tmp_path: Path) -> None:
         load_dataset(str(tmp_path))
 
 
+def test_a_second_layout_in_a_folder_is_reported(
+    tmp_path: Path, save_idx: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_npz(save_idx(tmp_path) / "mine.npz")
+    load_dataset(str(tmp_path))
+    expected = f"{tmp_path}: its IDX files are read, and its .npz files are not."
+    assert expected in warnings(caplog)
+
+
 @pytest.mark.parametrize("name", ["digits.zip", "digits.tar.gz", "digits.rar", "seven.png"])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK")

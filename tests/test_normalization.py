@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 import keras_digitnet as kd
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.pictures.mnist_form import stroke_width
+from keras_digitnet.pictures.mnist_form import is_normalized, stroke_width
 from keras_digitnet.reading.reader import normalize_digit
 
 SEVEN = np.asarray(Image.open(ROOT / "scripts" / "seven.png"))
@@ -102,6 +102,8 @@ def test_digits_in_mnists_form_are_unchanged(digits: Dataset) -> None:
     assert all(np.array_equal(normalize_digit(image), image) for image in images)
     for other in (np.roll(images[0], 3, axis=1), 255 - images[0]):
         assert not np.array_equal(normalize_digit(other), other)
+    assert is_normalized(images[0])
+    assert not is_normalized(images[0] // 100)  # too faint for a classifier
 
 
 def test_mnists_test_digits_are_unchanged(mnist: Dataset) -> None:

@@ -11,12 +11,12 @@ from keras_digitnet.errors import DigitNetError
 
 logger = logging.getLogger(__name__)
 
-# For each layout, how to detect and how to read it.
-_LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
-    (idx.is_there, idx.read),
-    (class_folders.is_there, class_folders.read),
-    (tables.is_there, tables.read),
-    (npz.is_there, npz.read_folder),
+# Each layout, how to detect it and how to read it; the first of several in a folder is read.
+_LAYOUTS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path], Source]], ...] = (
+    ("IDX files", idx.is_there, idx.read),
+    ("class folders", class_folders.is_there, class_folders.read),
+    ("tables", tables.is_there, tables.read),
+    (".npz files", npz.is_there, npz.read_folder),
 )
 # Archives nest data sets in folders: MNIST/raw, mnist_png/training.
 _DEPTH = 3
@@ -84,9 +84,12 @@ def _read_folder(folder: Path) -> Source:
 
 def _search(folder: Path, depth: int) -> list[tuple[Path, Callable[[Path], Source]]]:
     """The folders that hold a data set, each with its reader: this one, or else those in it."""
-    for is_there, reads in _LAYOUTS:
-        if is_there(folder):
-            return [(folder, reads)]
+    here = [(layout, reads) for layout, is_there, reads in _LAYOUTS if is_there(folder)]
+    if len(here) > 1:
+        used, *others = [layout for layout, _ in here]
+        logger.warning("%s: its %s are read, and its %s are not.", folder, used, listed(others))
+    if here:
+        return [(folder, here[0][1])]
     if depth == 0:
         return []
     found = []

@@ -10,6 +10,8 @@ CENTRE = 14
 # Quartiles of MNIST's stroke widths, in pixels, as `stroke_width` measures them.
 STROKE_WIDTHS = (2.4, 3.2)
 
+# The lowest contrast of a picture in MNIST's form; classifiers misread fainter ones.
+_CONTRAST = 64
 # Strokes are corrected at this multiple of MNIST's resolution.
 _MAGNIFIED = 5
 # Margins around a character's box, in heights of the box: to see the paper, and for ink that the
@@ -27,8 +29,8 @@ Box = tuple[float, float, float, float]
 def is_normalized(grey: np.ndarray) -> bool:
     """Whether a grey picture has MNIST's form already.
 
-    That is 28x28 pixels, light on dark, with the centre of mass between 12.5 and
-    15 pixels on both axes: MNIST's centring rounds 13.5 to 14.
+    That is 28x28 pixels, light on dark, of sufficient contrast, with the centre of
+    mass between 12.5 and 15 pixels on both axes: MNIST's centring rounds 13.5 to 14.
 
     Args:
         grey: `(H, W)` uint8.
@@ -38,7 +40,7 @@ def is_normalized(grey: np.ndarray) -> bool:
     if grey.shape != (SIDE, SIDE):
         return False
     mass = cv2.subtract(grey, _ground(grey))  # a background that is not black has no weight
-    if not mass.any() or not is_light_on_dark(grey):
+    if mass.max() < _CONTRAST or not is_light_on_dark(grey):
         return False
     return all(12.5 <= position <= 15 for position in _centre_of_mass(mass))
 
