@@ -69,6 +69,12 @@ class RunFolder:
         Raises:
             DigitNetError: The folder is not that of a run, or the run is finished.
         """
+        if not self.config_path.is_file():
+            raise DigitNetError(
+                f"{self.path}: expected the folder of a run; received: "
+                f"{'another folder' if self.path.is_dir() else 'no folder'}. "
+                "List the runs with: keras-digitnet runs"
+            )
         saved = self.read_config()
         if self.metrics_path.is_file():
             # A run that was killed at its very end has not removed its checkpoints.
@@ -304,7 +310,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DigitNetError(f"{path}: expected a JSON file; there is none.") from None
     except (ValueError, RecursionError) as error:
         raise DigitNetError(f"{path}: expected JSON; received: {error}.") from None

@@ -59,13 +59,13 @@ def _count(default: int | None, low: int = 1) -> Any:
     return _setting(default, f"a whole number of {low} or more", lambda v: _is_count(v, low))
 
 
-def _counts(default: tuple[int, ...], exactly: int | None = None) -> Any:
+def _counts(default: tuple[int, ...], exactly: int | None = None, low: int = 1) -> Any:
     def allows(value: object) -> bool:
         if not isinstance(value, list | tuple) or len(value) != (exactly or max(len(value), 1)):
             return False
-        return all(map(_is_count, value))
+        return all(_is_count(each) and each >= low for each in value)
 
-    return _setting(default, f"{exactly or 'some'} whole numbers of 1 or more", allows)
+    return _setting(default, f"{exactly or 'some'} whole numbers of {low} or more", allows)
 
 
 def _flag(default: bool) -> Any:
@@ -204,7 +204,7 @@ class ReaderConfig(_Record):
             map, and on the fine map after upsampling.
         kernel_size: Side of the depthwise convolutions, in pixels of the map.
         expansion: Hidden channels of a block as a multiple of its width.
-        page: Rows and columns of a training page, in pixels.
+        page: Rows and columns of a training page, in pixels, at least 32.
         pages: Training pages per epoch; no page is repeated.
         validation_pages: Pages composed of validation characters.
         num_classes: Number of classes.
@@ -214,7 +214,7 @@ class ReaderConfig(_Record):
     depths: tuple[int, int, int] = _counts((1, 4, 1), exactly=3)
     kernel_size: int = _count(5)
     expansion: int = _count(3)
-    page: tuple[int, int] = _counts((48, 192), exactly=2)
+    page: tuple[int, int] = _counts((48, 192), exactly=2, low=32)
     pages: int = _count(12_800)
     validation_pages: int = _count(640)
     num_classes: int = _count(10, low=2)

@@ -48,5 +48,7 @@ def first_line(error: Exception) -> str:
 
 
 def without_credentials(where: object) -> str:
-    """A model's name, path or address for printing, with user name and password masked."""
-    return re.sub(r"^(\s*\w+:/*).*@", r"\1***@", str(where), flags=re.DOTALL)
+    """A model's name, path or address for printing, with passwords and the query masked."""
+    scheme = r"^(\s*[\"']?[\w+.-]+(?::/*|//+))"
+    masked = re.sub(rf"{scheme}.*@", r"\1***@", str(where), flags=re.DOTALL)
+    return re.sub(r"([?&][\w.-]+=)[^&#]*", r"\1***", masked) if "//" in masked else masked

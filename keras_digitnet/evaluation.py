@@ -83,10 +83,12 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         classes: The C names.
 
     Raises:
-        DigitNetError: The shapes do not match, or a probability is not finite.
+        DigitNetError: The shapes do not match, a label is no index of a class, or
+            a probability is not finite.
     """
     from sklearn import metrics
 
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if probabilities.shape != (len(labels), len(classes)) or len(labels) == 0:
         raise DigitNetError(
             f"expected probabilities of shape ({len(labels)}, {len(classes)}) for as many labels "
@@ -94,6 +96,11 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         )
     if not np.isfinite(probabilities).all():
         raise DigitNetError("expected finite probabilities; received: NaN or infinity.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(classes):
+        raise DigitNetError(
+            f"expected labels from 0 to {len(classes) - 1}; received: {labels.dtype} from "
+            f"{labels.min()} to {labels.max()}."
+        )
     indices = np.arange(len(classes))
     answers = probabilities.argmax(axis=1)
     top2 = np.argsort(probabilities, axis=1)[:, -2:]
@@ -213,13 +220,16 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     It minimizes the cross-entropy (Guo et al., arXiv 1706.04599, section 4.2)
     and is at least 0.5: on a few images that are all classified correctly, the
-    minimum would be at 0.
+    minimum would be at 0. Without images it is 1.
 
     Args:
         logits: `(N, C)` float, of images that the model was not trained on.
         labels: `(N,)` integers.
     """
     from scipy import optimize, special
+
+    if not len(labels):
+        return 1.0
 
     def cross_entropy(log_temperature: float) -> float:
         scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)

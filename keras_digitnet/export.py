@@ -19,6 +19,7 @@ import numpy as np
 from keras_digitnet.artifacts import (
     class_names,
     copy_config,
+    expanded,
     publish_files,
     publish_version,
     read_json,
@@ -102,7 +103,7 @@ def export_model(
         DigitNetError: There is no such model or format, a package is missing,
             or an export does not agree with the Keras model.
     """
-    keras_path, out_dir = find_keras_file(model), Path(out_dir)
+    keras_path, out_dir = find_keras_file(model), expanded(out_dir)
     chosen = chosen_formats(formats, quantize)
     if keras.backend.backend() != "tensorflow":
         artifacts = _export_in_tensorflow(keras_path, out_dir, formats)
@@ -112,7 +113,7 @@ def export_model(
     _require_packages(chosen)
     reference = _open(keras_path)
     if isinstance(reference, ReaderReference):
-        chosen = _of_any_size(chosen, named=list(formats) != ["all"])
+        chosen = _of_any_size(chosen, named=formats not in ("all", ["all"], ("all",)))
     if chosen != [SAVED_MODEL]:  # a SavedModel holds its own config.json
         _refuse_other_names(out_dir, reference)
     artifacts = []

@@ -20,17 +20,18 @@ def png(image: np.ndarray) -> bytes:
 def test_a_batch_gives_one_row_per_picture_even_for_broken_ones(digits: Dataset) -> None:
     images = digits.test.images[:3, ..., 0]
     pair = 255 - np.kron(np.concatenate(images[:2], axis=1), np.ones((3, 3), np.uint8))
-    batch = {"path": np.array(["a.png", "b.png", "c.png"]), "bytes": [png(pair), b"no", None]}
+    paths = ["a.png", "b.png", "c.png", "d.png"]
+    batch = {"path": np.array(paths), "bytes": [png(pair), b"no", None, float("nan")]}
     answers = kd.BatchReader()(batch)
     assert set(answers) == {"path", "text", "confidence", "error"}
-    assert answers["path"].tolist() == ["a.png", "b.png", "c.png"]
-    assert answers["text"].tolist() == [kd.read(pair).text, "", ""]
+    assert answers["path"].tolist() == paths
+    assert answers["text"].tolist() == [kd.read(pair).text, "", "", ""]
     assert answers["confidence"].dtype == np.float32
     assert answers["confidence"][0] > 0
-    assert answers["confidence"][1:].tolist() == [0, 0]
+    assert answers["confidence"][1:].tolist() == [0, 0, 0]
     assert answers["error"][0] == ""
     assert all(
-        error.startswith(name) for error, name in zip(answers["error"][1:], "bc", strict=True)
+        error.startswith(name) for error, name in zip(answers["error"][1:], "bcd", strict=True)
     )
 
 

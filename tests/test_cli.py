@@ -73,7 +73,10 @@ def test_version_and_presets(command: Command) -> None:
         (["train", "--backend", "pytorch"], "received: 'pytorch'. Did you mean torch?"),
         (["train", "--data", "mnst"], "which does not exist. Did you mean mnist?"),
         (["train", "--data", "nowhere"], "'nowhere', which does not exist"),
-        (["train", "--resume", "nowhere"], "nowhere/config.json: expected a JSON file"),
+        (
+            ["train", "--resume", "nowhere"],
+            "nowhere: expected the folder of a run; received: no folder",
+        ),
         (["train", "--resume", "x", "--epochs", "9", "--no-test"], "received: --epochs, --test"),
         (["evaluate", "base", "--data", "Digit"], "which does not exist. Did you mean digits?"),
         (["evaluate", "nowhere.keras"], "received: nowhere.keras, which does not exist"),
@@ -313,6 +316,9 @@ def test_read_prints_text_csv_and_json_and_draws(
     assert of_blank.startswith("Error: blank.png: no digit found")
     assert shown.stderr == f"{of_blank}\n"
     assert (tmp_path / "seen" / "row.png").is_file()
+    before = (tmp_path / "row.png").read_bytes()
+    assert "which holds row.png" in command("read", "row.png", "--annotate", ".").stderr
+    assert (tmp_path / "row.png").read_bytes() == before
     in_csv = command("read", *both, "--csv").stdout.splitlines()
     assert len(in_csv) == 3
     row_read, blank_read = csv.DictReader(in_csv)

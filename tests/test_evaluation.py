@@ -77,8 +77,10 @@ def test_the_report_is_json() -> None:
         (PROBABILITIES[:4], LABELS),
         (np.zeros((0, 3)), np.zeros(0, int)),
         (np.full((5, 3), np.nan), LABELS),
+        (PROBABILITIES, LABELS - 1),
+        (PROBABILITIES, LABELS + 1),
     ],
-    ids=["classes", "rows", "nothing", "NaN"],
+    ids=["classes", "rows", "nothing", "NaN", "negative labels", "labels beyond the classes"],
 )
 def test_mismatching_shapes_are_refused(probabilities: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(DigitNetError, match="expected .* received: "):

@@ -307,6 +307,20 @@ def test_a_path_is_printed_unchanged() -> None:
         assert without_credentials(path) == path
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "my-user:t0ken@host:8501/v1/models/x",
+        "http//me:t0ken@host/v1/models/x",
+        "grpc+tls://me:t0ken@host/x",
+        '"http://me:t0ken@host/x"',
+        "http://host/v1/models/x?a=t0ken&b=t0ken",
+    ],
+)
+def test_a_mistyped_address_hides_its_credentials_too(address: str) -> None:
+    assert "t0ken" not in without_credentials(address)
+
+
 def test_the_command_line_prints_no_credentials(command: Any) -> None:
     with v2_server() as (address, server):
         done = command("evaluate", with_credentials(address), "--data", "digits", "--json")

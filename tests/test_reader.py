@@ -198,17 +198,36 @@ def test_without_ink_there_is_nothing_to_read(shape: tuple[int, int]) -> None:
 
 
 def test_annotated_pictures_keep_their_names_and_sizes(base: Classifier, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write("20").save(tmp_path / folder / "x.jpg")
-    paths = [str(tmp_path / folder / "x.jpg") for folder in ("a", "b")]
+    names = ("a/x.jpg", "a/x-2.jpg", "b/x.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write("20").save(tmp_path / name)
+    paths = [str(tmp_path / name) for name in names]
     answers = list(read_files(base, paths, annotated_dir=tmp_path / "seen"))
-    assert [answer.to_line() for answer in answers] == ["20", "20"]
-    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["x-2.png", "x.png"]
+    assert [answer.to_line() for answer in answers] == ["20", "20", "20"]
+    drawings = sorted(path.name for path in (tmp_path / "seen").iterdir())
+    assert drawings == ["x-2.png", "x-3.png", "x.png"]
     drawn = Image.open(tmp_path / "seen" / "x.png")
     assert drawn.size == write("20").size
     red = np.asarray(drawn).astype(int)
     assert (red[..., 0] - red[..., 1] > 150).any()
+
+
+def test_reading_changes_no_opened_picture(tmp_path: Path) -> None:
+    write("20").convert("RGB").save(tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as picture:
+        first, again = kd.read(picture, "base"), kd.read(picture, kd.load("base"))
+        assert picture.mode == "RGB"
+    assert first == again
+    assert first.text == "20"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_confidence": 50}, {"smallest": 0}, {"smallest": float("nan")}]
+)
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(DigitNetError, match="expected min_confidence from 0 to 1"):
+        kd.read(write("2"), **wrong)
 
 
 def test_annotations_hide_no_stroke() -> None:

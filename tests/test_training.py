@@ -310,7 +310,9 @@ def test_a_resumed_run_accepts_callbacks(
     assert seen.epochs == [1, 2]
 
 
-@pytest.mark.parametrize("callbacks", [[print], "x", keras.callbacks.Callback()])
+@pytest.mark.parametrize(
+    "callbacks", [[print], "x", keras.callbacks.Callback(), [keras.callbacks.ReduceLROnPlateau()]]
+)
 def test_invalid_callbacks_are_refused_before_anything_is_written(
     config: TrainConfig, tmp_path: Path, callbacks: Any
 ) -> None:

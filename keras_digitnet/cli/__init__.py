@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from keras_digitnet import __version__
-from keras_digitnet.artifacts import require_folder
+from keras_digitnet.artifacts import expanded, require_folder
 from keras_digitnet.cli.options import (
     BackendOption,
     JsonOption,
@@ -174,7 +174,7 @@ def export(
     from keras_digitnet.reading.inference import find_keras_file
 
     formats = tuple(form)
-    out_dir = out or Path("exports") / _name_of(model)
+    out_dir = expanded(out or Path("exports") / _name_of(model))
     with messages(quiet, as_json):
         chosen_formats(formats, quantize)
         find_keras_file(model)

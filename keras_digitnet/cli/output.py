@@ -111,10 +111,12 @@ def print_answers(
 def _print_json_array(rows: Iterable[dict[str, Any]]) -> None:
     """Prints a JSON array with one object per line, so that it can be written and read in parts."""
     before = "["
-    for row in rows:
-        typer.echo(f"{before}\n  {json.dumps(row)}", nl=False)
-        before = ","
-    typer.echo("[]" if before == "[" else "\n]")
+    try:
+        for row in rows:
+            typer.echo(f"{before}\n  {json.dumps(row)}", nl=False)
+            before = ","
+    finally:  # what was read before a failure stays readable
+        typer.echo("[]" if before == "[" else "\n]")
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_digitnet.artifacts import require_folder
+from keras_digitnet.artifacts import expanded, require_folder
 from keras_digitnet.cli.options import (
     CsvOption,
     JobsOption,
@@ -109,10 +109,12 @@ def read(
             f"--smallest: expected more than 0 and at most 1; received: {smallest}."
         )
     if annotate:
-        require_folder(annotate)
+        require_folder(annotate := expanded(annotate))
     from keras_digitnet.reading.answers import FileReading, read_files
 
     pictures, jobs, team = _prepared(images, model, reader, jobs, backend, quiet, as_json, as_csv)
+    if annotate:
+        _require_none_inside(annotate, pictures)
     if team is None:
         answers = _errors_of_missing(FileReading, pictures)
     else:
@@ -122,6 +124,16 @@ def read(
     alone = _is_single(pictures, images)
     line = FileReading.to_line if alone else FileReading.to_named_line
     print_answers(answers, line, columns, alone, as_json, as_csv)
+
+
+def _require_none_inside(folder: Path, pictures: "Sequence[str | NamedBytes]") -> None:
+    """Refuses to write into a folder of the pictures themselves, which would be overwritten."""
+    for picture in pictures:
+        if isinstance(picture, str) and folder.resolve() in Path(picture).resolve().parents:
+            raise DigitNetError(
+                f"--annotate: expected a folder without the pictures to read; received: {folder}, "
+                f"which holds {picture}. Name another folder."
+            )
 
 
 def _prepared(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_digitnet.artifacts import RunFolder, require_folder
+from keras_digitnet.artifacts import RunFolder, expanded, require_folder
 from keras_digitnet.cli.options import (
     MODEL_HELP,
     BackendOption,
@@ -213,7 +213,7 @@ def evaluate(
         for model in models:
             find_model(model, backend)
         if pictures:
-            require_folder(pictures)
+            require_folder(pictures := expanded(pictures))
         dataset = load_dataset(data) if data is not None else load_own_dataset(models)
         loaded = [load(model, backend) for model in models]
         report: Report | LinesReport

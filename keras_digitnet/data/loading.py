@@ -9,7 +9,7 @@ from keras_digitnet.data.checks import checked, in_mnist_form, number_classes
 from keras_digitnet.data.downloads import DownloadError
 from keras_digitnet.data.files import as_text
 from keras_digitnet.data.splits import Dataset, Source, stratified_split
-from keras_digitnet.errors import DigitNetError, did_you_mean
+from keras_digitnet.errors import DigitNetError, did_you_mean, without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _find(source: str) -> Source:
         return layouts.read(path)
     raise DigitNetError(
         f"--data: expected auto, {', '.join(named.NAMED)}, a .npz, .csv or .parquet file, or a "
-        f"folder; received: {source!r}, which does not exist."
+        f"folder; received: {without_credentials(source)!r}, which does not exist."
         + did_you_mean(source, ("auto", *named.NAMED))
     )
 

@@ -116,6 +116,8 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
                     seek_page(opened, page)
                 elif warn and opened.format == "TIFF":
                     warn_of_pages(picture, file)
+                if convert is _grey and hasattr(opened, "draft"):
+                    opened.draft("L", opened.size)  # a JPEG decoder then skips the colours
                 return convert(_within_limits(opened))
     except DigitNetError:
         raise
@@ -161,8 +163,6 @@ def _colour(picture: "Image.Image") -> "Image.Image":
 def _grey(picture: "Image.Image") -> np.ndarray:
     from PIL import ImageOps
 
-    if hasattr(picture, "draft"):
-        picture.draft("L", picture.size)  # a JPEG decoder then skips the colours
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
         return _eight_bits(np.asarray(upright))
@@ -226,8 +226,8 @@ def _from_array(pixels: np.ndarray) -> "Image.Image":
         )
     if plain.dtype.kind not in "biuf":
         raise DigitNetError(f"picture: expected an array of numbers; received: {plain.dtype}.")
-    if plain.dtype == np.uint16:
-        return Image.fromarray(_eight_bits(plain))
+    if plain.dtype.kind == "u" and plain.dtype.itemsize == 2:  # of either byte order
+        return Image.fromarray(_eight_bits(plain.astype(np.uint16)))
     highest = 1 if plain.dtype.kind in "bf" else 255
     if not (plain.min() >= 0 and plain.max() <= highest):
         raise DigitNetError(

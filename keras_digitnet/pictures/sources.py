@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from keras_digitnet.errors import DigitNetError, first_line
+from keras_digitnet.errors import DigitNetError, first_line, without_credentials
 from keras_digitnet.pictures.files import MAX_PAGES, count_pages, first_bytes, kind_of, page_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def name_of(picture: "Picture") -> str:
     name = str(picture)
     if _DATA_URL.match(name):
         return "data URL"
+    name = without_credentials(name) if "://" in name else name
     short = len(name) <= _LONGEST_NAME and "\n" not in name
     return name if short else f"{name[:40]!r}..."
 
@@ -126,7 +127,10 @@ def _content(file: Any) -> bytes:
         )
     with contextlib.suppress(AttributeError, OSError):  # a stream is not seekable
         file.seek(0)
-    content = file.read(_MAX_BYTES + 1)
+    try:
+        content = file.read(_MAX_BYTES + 1)
+    except UnicodeDecodeError:
+        raise TypeError("a file opened as text; open it with mode 'rb'.") from None
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(
             f"a file that returns {type(content).__name__}, not bytes; open it with mode 'rb'."

@@ -1,7 +1,8 @@
 """Reads picture files, giving an answer or an error for each."""
 
 import itertools
-from collections import Counter, deque
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +13,9 @@ from keras_digitnet.artifacts import atomic_write
 from keras_digitnet.errors import DigitNetError, ModelError
 from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.pictures.sources import NamedBytes
-from keras_digitnet.reading.finding import SMALLEST, Reader
-from keras_digitnet.reading.inference import Classifier, require_size
-from keras_digitnet.reading.reader import Found, Reading, Team, annotate, find_digit, read, team
-
-Model = Classifier | Reader | Team | None  # as `team` takes it
+from keras_digitnet.reading.finding import SMALLEST
+from keras_digitnet.reading.inference import require_size
+from keras_digitnet.reading.reader import Found, Model, Reading, annotate, find_digit, read, team
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -77,7 +76,7 @@ class FilePrediction:
 
     def to_line(self) -> str:
         """Label, confidence and file, as a line of text."""
-        return f"{self.label}  {self.confidence:7.2%}  {self.path}"
+        return f"{self.label}  {self.confidence:7.2%}  {on_one_line(self.path)}"
 
 
 def predict_files(
@@ -183,7 +182,7 @@ class FileReading:
     def to_named_line(self) -> str:
         """Text, confidence and file, as a line of text."""
         confidence = self.reading.confidence if self.reading else 0.0
-        return f"{self.to_line()}  {confidence:7.2%}  {self.path}"
+        return f"{self.to_line()}  {confidence:7.2%}  {on_one_line(self.path)}"
 
 
 def read_files(
@@ -213,7 +212,7 @@ def read_files(
         WriteError: An annotated picture cannot be written.
     """
     readers = team(model)
-    names: Counter[str] = Counter()
+    used: set[Path] = set()
 
     def answer(path: str | NamedBytes) -> tuple[str | NamedBytes, FileReading]:
         try:
@@ -225,9 +224,20 @@ def read_files(
 
     for path, answered in in_order(answer, paths, jobs):
         if annotated_dir and answered.reading:
-            name = Path(str(path)).stem
-            names[name] += 1
-            number = f"-{names[name]}" if names[name] > 1 else ""
-            with atomic_write(annotated_dir / f"{name}{number}.png") as temporary:
+            target = _free_name(annotated_dir, Path(str(path)).stem, used)
+            with atomic_write(target) as temporary:
                 annotate(path, answered.reading).save(temporary, "PNG")
         yield answered
+
+
+def _free_name(folder: Path, stem: str, used: set[Path]) -> Path:
+    """The first of `stem.png`, `stem-2.png` and so on that is not used yet."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    free = next(path for name in names if (path := folder / f"{name}.png") not in used)
+    used.add(free)
+    return free
+
+
+def on_one_line(name: str) -> str:
+    """A file's name without line breaks and terminal codes."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda code: repr(code[0])[1:-1], name)

@@ -11,6 +11,8 @@ from keras_digitnet.reading.answers import predict_files, read_files
 from keras_digitnet.reading.inference import load
 from keras_digitnet.reading.reader import team
 
+_BYTES = bytes | bytearray | memoryview  # anything else, such as pandas' NaN, is a missing picture
+
 
 class BatchReader:
     """Reads batches of pictures, as Ray Data's `map_batches` and pandas UDFs pass them.
@@ -49,7 +51,7 @@ class BatchReader:
         """
         paths = [str(path) for path in batch["path"]]
         pictures = [
-            NamedBytes(content or b"", path)
+            NamedBytes(bytes(content) if isinstance(content, _BYTES) else b"", path)
             for content, path in zip(batch["bytes"], paths, strict=True)
         ]
         if self._one_digit:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,8 +65,8 @@ class Digit:
     confidence: float
     alternatives: tuple[tuple[str, float], ...]
     box: tuple[int, int, int, int]
-    image: np.ndarray = field(repr=False)
-    probabilities: np.ndarray = field(repr=False)
+    image: np.ndarray = field(repr=False, compare=False)
+    probabilities: np.ndarray = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,10 @@ class Team:
         return answers
 
 
+# What `team` completes.
+Model = Classifier | Reader | Team | str | Path | None
+
+
 @dataclass(frozen=True)
 class Found:
     """A digit that has been found, but not named.
@@ -166,7 +171,7 @@ def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
 
 
 def team(
-    model: Classifier | Reader | Team | None = None,
+    model: Model = None,
     reader: Reader | None = None,
     backend: str | None = None,
     threads: int | None = None,
@@ -175,7 +180,9 @@ def team(
 
     Args:
         model: A reader; a classifier, which names the digits that a reader
-            finds; `None` for the shipped reader and `base` together; or a team.
+            finds; the name, path or address of either, as for `load`, which is
+            loaded anew in each call; `None` for the shipped reader and `base`
+            together; or a team.
         reader: Finds the digits for a classifier; by default the shipped one,
             if the classes are the ten digits.
         backend: As for `load`, for the models loaded here.
@@ -185,6 +192,8 @@ def team(
         DigitNetError: The classes differ, or `model` is a reader and another
             one is given.
     """
+    if isinstance(model, str | Path):
+        model = load(model, backend, threads)
     if isinstance(model, Team):
         return model
     if isinstance(model, Reader):
@@ -215,7 +224,7 @@ def _shipped_classifier(backend: str | None, threads: int | None) -> Classifier:
 
 def read(
     picture: "Picture",
-    model: Classifier | Reader | Team | None = None,
+    model: Model = None,
     min_confidence: float = 0.0,
     smallest: float = SMALLEST,
 ) -> Reading:
@@ -230,9 +239,14 @@ def read(
 
     Raises:
         NoDigitError: The picture shows no digit.
-        DigitNetError: It is not a picture.
+        DigitNetError: It is not a picture, or a number is out of range.
         ModelError: The model fails, or a server does not answer.
     """
+    if not 0 <= min_confidence <= 1 or not 0 < smallest <= 1:
+        raise DigitNetError(
+            "expected min_confidence from 0 to 1, and smallest above 0 and up to 1; "
+            f"received: {min_confidence} and {smallest}."
+        )
     reading_team = team(model)
     grey = read_grey(picture)
     lines = _find(grey, reading_team.reader, smallest)
@@ -270,6 +284,10 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     grey = read_grey(picture)
     if is_normalized(grey):
         return grey
+    if reader is not None and not isinstance(reader, Reader):
+        raise DigitNetError(
+            f"reader: expected a reader, as kd.load returns it; received: {type(reader).__name__}."
+        )
     return _only(picture, grey, reader or team().reader).image
 
 

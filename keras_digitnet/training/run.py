@@ -18,6 +18,7 @@ from keras_digitnet.artifacts import (
     RunFolder,
     atomic_write,
     create_run_folder,
+    expanded,
     remove_leftovers,
     write_json,
 )
@@ -97,11 +98,16 @@ def train(
 
     Raises:
         DigitNetError: The data is unusable, the loss is not finite, a callback
-            is not a Keras callback, or the run folder cannot be written to.
+            is not a Keras callback or sets the learning rate, or the run folder
+            cannot be written to.
         TrainingInterrupted: Ctrl-C or SIGTERM; stops after the current batch.
     """
     _require_callbacks(callbacks)
+    if not isinstance(config, TrainConfig):
+        raise DigitNetError(f"config: expected a TrainConfig; received: {config!r}.")
     _require_packages(config)
+    for model in filter(None, (config.start, *config.teacher)):
+        find_keras_file(model)
     dataset = dataset or _load(config)
     # The run records what it uses, since `auto` and the presets may change.
     config = config.completed(dataset.source, len(dataset.classes))
@@ -115,7 +121,7 @@ def train(
             named,
         )
     named = (dataset.name, config.preset, keras.backend.backend())
-    new = functools.partial(create_run_folder, Path(out_dir), *named)
+    new = functools.partial(create_run_folder, expanded(out_dir), *named)
     with group.folder(new, resuming=False) as folder, _keras_settings(policy):
         write_json(folder.config_path, _describe(config, dataset, policy))
         return _run(Job(folder, config, dataset, group, [], verbose, callbacks))
@@ -144,7 +150,7 @@ def resume(
         TrainingInterrupted: As for `train`.
     """
     _require_callbacks(callbacks)
-    folder = RunFolder(Path(run_dir))
+    folder = RunFolder(expanded(run_dir))
     saved = folder.read_unfinished()
     if (backend := keras.backend.backend()) != saved["backend"]:
         raise DigitNetError(
@@ -203,10 +209,14 @@ def _keras_settings(policy: str) -> Iterator[None]:
 
 
 def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    listed = isinstance(callbacks, Sequence)
-    if not listed or not all(isinstance(each, keras.callbacks.Callback) for each in callbacks):
+    rates = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+    if not isinstance(callbacks, Sequence) or not all(
+        isinstance(each, keras.callbacks.Callback) and not isinstance(each, rates)
+        for each in callbacks
+    ):
         raise DigitNetError(
-            f"callbacks: expected a list of Keras callbacks; received: {callbacks!r}."
+            "callbacks: expected a list of Keras callbacks that leave the learning rate to the "
+            f"run's own schedule; received: {callbacks!r}."
         )
 
 
