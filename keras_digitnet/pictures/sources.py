@@ -175,6 +175,8 @@ def received(picture: "Picture", file: Any, error: Exception) -> str:
         start = file.getvalue()[:512] if isinstance(file, io.BytesIO) else first_bytes(file)
         if not start:
             return "an empty file, or one already read to its end."
+        if start.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer; fetch the file with: git lfs pull"
         kind = kind_of(start)
         known = kind and kind.upper() not in FORMATS
         return (
