@@ -94,12 +94,12 @@ def main(
         (name, f"{len(each):,}", f"{sum(a.text == a.label for a in each) / len(each):.2%}")
         for name, each in answers.items()
     ]
-    columns = ("set", "pictures", "right")
+    columns = ("set", "pictures", "accuracy")
     print_table(f"{model or 'reader and base'} on {folder or data}", columns, rows)
-    shares = ("share", "right")
+    shares = ("coverage", "accuracy")
     surest = {name: coverage(each) for name, each in answers.items() if name.startswith("cheque")}
     for name, covered in surest.items():
-        print_table(f"{name}: the surest", shares, covered)
+        print_table(f"{name}: accuracy by coverage", shares, covered)
     if mistakes:
         wrong = {name: [a for a in each if a.text != a.label] for name, each in answers.items()}
         shown = {name: each for name, each in wrong.items() if not name.endswith(UNSEEN)}

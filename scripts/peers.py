@@ -2,7 +2,7 @@
 
 Part of `evaluate_real_digits.py`. The peers run in a separate process and environment
 (`peers.sh`). They get every picture twice: unchanged, and prepared, that is, dark on
-light, enlarged if small, with a margin of its paper. For each set, a peer's best way
+light, enlarged if small, with a margin of its paper. For each set, a peer's best setting
 of reading is reported.
 """
 
@@ -60,7 +60,7 @@ def compare(
         rows.append(row)
     columns = ["set", "pictures", "`read`", "`predict`"]
     for peer in versions:
-        columns += [peer, "its best way"]
+        columns += [peer, "best setting"]
     return columns, rows, ", ".join(versions.values())
 
 

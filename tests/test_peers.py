@@ -77,9 +77,9 @@ def test_the_best_result_of_each_peer_is_in_the_table(script: Any, asked: Path) 
         "`read`",
         "`predict`",
         "PP",
-        "its best way",
+        "best setting",
         "Other",
-        "its best way",
+        "best setting",
     ]
     assert rows == [
         ["plain", "2", "100.0%", "-", "100.0%", "as it is, alone", "0.0%", "as it is, mode 7"],
@@ -187,7 +187,7 @@ def test_a_folder_of_sets_becomes_a_table(
     assert page.read_text().splitlines() == [
         "<!-- peers: start -->",
         "",
-        "| set | pictures | `read` | `predict` | PP | its best way | Other | its best way |",
+        "| set | pictures | `read` | `predict` | PP | best setting | Other | best setting |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| blank | 3 | 0.0% | 0.0% | 0.0% | as it is, alone | 0.0% | as it is, mode 7 |",
         "",
