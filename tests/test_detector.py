@@ -96,6 +96,20 @@ def test_targets_can_be_decoded(page: Page) -> None:
     assert labels[order].tolist() == page.labels.tolist()
 
 
+def test_centred_features_give_the_same_answers() -> None:
+    keras.utils.set_random_seed(0)
+    model = detector.build_detector(ReaderConfig(widths=(8, 8), depths=(1, 1, 1)))
+    norm = model.get_layer("head_norm")
+    gamma, beta = norm.get_weights()
+    norm.set_weights([gamma, beta + 3])
+    pages = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 1), np.uint8)
+    before = model.predict(pages, verbose=0)
+    detector.center_features(model, pages)
+    assert np.abs(model.predict(pages, verbose=0) - before).max() < 1e-4
+    features = keras.Model(model.input, norm.output).predict(pages, verbose=0)
+    assert np.abs(np.asarray(features).mean(axis=(0, 1, 2))).max() < 1e-5
+
+
 def test_a_training_step_reduces_the_loss_and_the_model_can_be_saved(
     page: Page, tmp_path: object
 ) -> None:

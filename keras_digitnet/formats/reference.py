@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 BOX_TOLERANCE = 1e-2
 # A reader's calibration multiplies its presence logits, and their rounding errors, by up to three.
-READER_TOLERANCE = 1e-4
+READER_TOLERANCE = 5e-4
 # The largest allowed increase of mistakes by int8, as a fraction of the images. Below
 # ENOUGH_IMAGES chance varies it by more than that; then only the labels of images on which the
 # Keras model is confident are compared.
