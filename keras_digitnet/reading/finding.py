@@ -153,8 +153,9 @@ class Reader(Named):
             return found
         # Perhaps a tight crop, in which strokes reach the edge but do not continue beyond it.
         cropped = self._found(grey, smallest, as_edge=False)
-        if _likeliest(cropped) >= PRESENT:
-            return cropped
+        if surest and surest.presence >= PRESENT:
+            # More characters than before are borders, which end at the picture's edge now.
+            return cropped if len(present(cropped)) == len(present(found)) else found
         return max(found, cropped, key=_likeliest)
 
     def _found(self, grey: np.ndarray, smallest: float, as_edge: bool) -> list[Character]:
