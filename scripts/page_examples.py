@@ -114,9 +114,8 @@ def cheque(sheet: Sheet) -> None:
         sheet.cover(0.35 * np.clip(wave, 0, 1).astype(np.float32), (176, 205, 190))
     sheet.print_text("PAY", (16, 34), 0.5, (70, 90, 80))
     sheet.line((58, 36), (width - 20, 36), 1, (70, 90, 80))
-    cv2.rectangle(sheet.pixels, (150, 56), (width - 18, 134), (248, 250, 246), -1)
-    cv2.rectangle(sheet.pixels, (150, 56), (width - 18, 134), (80, 105, 92), 1)
-    sheet.print_text("AMOUNT", (66, 100), 0.5, (70, 90, 80))
+    cv2.rectangle(sheet.pixels, (120, 56), (width - 18, 134), (248, 250, 246), -1)
+    cv2.rectangle(sheet.pixels, (120, 56), (width - 18, 134), (80, 105, 92), 1)
     sheet.write("1250", (178, 96), 46, 3.4, (24, 42, 120))
 
 
