@@ -17,7 +17,7 @@ from keras_digitnet.data import load_dataset
 from keras_digitnet.pages.glyphs import HIGH, SIDE, GlyphSource
 
 FOLDER = Path(__file__).parents[1] / "keras_digitnet" / "demo" / "examples"
-SEED = 9
+SEED = 13
 DIGITS = 1000  # number of training digits to choose from
 QUALITY = 80
 _SMOOTH = 1.2  # blur that removes staircases, in pixels of a glyph's field

@@ -109,7 +109,7 @@ def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:
         raise DigitNetError(
-            f"format: expected some of {', '.join(EXPORT_FORMATS)}, or all alone; "
+            f"format: expected one of {', '.join(EXPORT_FORMATS)}, or all alone; "
             f"received: {', '.join(unknown) or 'none'}."
             + "".join(did_you_mean(name, EXPORT_FORMATS) for name in unknown[:1])
         )

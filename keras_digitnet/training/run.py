@@ -106,8 +106,8 @@ def train(
     if not isinstance(config, TrainConfig):
         raise DigitNetError(f"config: expected a TrainConfig; received: {config!r}.")
     _require_packages(config)
-    for model in filter(None, (config.start, *config.teacher)):
-        find_keras_file(model)
+    if config.start is not None:  # before the folder is made, and an address of a server is written
+        find_keras_file(config.start)
     dataset = dataset or _load(config)
     # The run records what it uses, since `auto` and the presets may change.
     config = config.completed(dataset.source, len(dataset.classes))
