@@ -91,7 +91,7 @@ def export_model(
     Args:
         model: A preset's name, the folder of a run, or a `.keras` file.
         out_dir: Where the files go; those of the same names are replaced.
-        formats: Some of `EXPORT_FORMATS`, or `all` alone, which excludes
+        formats: One or some of `EXPORT_FORMATS`, or `all` alone, which excludes
             `litert_int8`: weights and most activations in int8, calibrated on
             training images. A reader cannot be exported to LiteRT.
         quantize: Former option, which must be None: use the format `litert_int8`.
@@ -104,6 +104,7 @@ def export_model(
             or an export does not agree with the Keras model.
     """
     keras_path, out_dir = find_keras_file(model), expanded(out_dir)
+    formats = [formats] if isinstance(formats, str) else list(formats)
     chosen = chosen_formats(formats, quantize)
     if keras.backend.backend() != "tensorflow":
         artifacts = _export_in_tensorflow(keras_path, out_dir, formats)
@@ -113,7 +114,7 @@ def export_model(
     _require_packages(chosen)
     reference = _open(keras_path)
     if isinstance(reference, ReaderReference):
-        chosen = _of_any_size(chosen, named=formats not in ("all", ["all"], ("all",)))
+        chosen = _of_any_size(chosen, named=formats != ["all"])
     if chosen != [SAVED_MODEL]:  # a SavedModel holds its own config.json
         _refuse_other_names(out_dir, reference)
     artifacts = []
@@ -286,15 +287,13 @@ def _published(form: Format, reference: Reference, folder: Path, out_dir: Path) 
 # Under another backend
 
 
-def _export_in_tensorflow(
-    keras_path: Path, out_dir: Path, formats: Sequence[str]
-) -> list[Artifact]:
+def _export_in_tensorflow(keras_path: Path, out_dir: Path, formats: list[str]) -> list[Artifact]:
     """Runs this module as a program, whose last line of output is the artifacts or the error.
 
     The child exits when its stdin is closed, which happens even if this process
     is killed: otherwise it could publish beside the export of a resumed run.
     """
-    arguments = json.dumps([str(keras_path), str(out_dir), list(formats)])
+    arguments = json.dumps([str(keras_path), str(out_dir), formats])
     stdin, held_open = os.pipe()
     try:
         child = subprocess.run(

@@ -104,7 +104,7 @@ def test_emnist_letters_without_their_mapping_keep_their_numbers(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda images: 255 - images, ["dark on light in"]),
+        (lambda images: 255 - images, ["dark on light in {n} of {n} sampled images"]),
         (lambda images: images // 128, ["values from 0 to 1; scaled"]),
         (lambda images: 1 - images // 128, ["values from 0 to 1; scaled", "dark on light"]),
         (lambda images: images // 15, ["values from 0 to 17; scaled"]),
@@ -132,7 +132,9 @@ def test_arrays_in_another_form_are_converted_with_a_warning(
     )
     dataset = load_dataset(str(path))
     messages = [record.getMessage() for record in caplog.records]
-    both = [(name, part) for name in ("training", "test") for part in told]
+    both = [
+        (name, part.format(n=n)) for name, n in (("training", 200), ("test", 50)) for part in told
+    ]
     assert len(messages) == len(both)
     for (name, part), message in zip(both, messages, strict=True):
         assert f"{name} set: " in message

@@ -104,7 +104,7 @@ def test_centred_features_give_the_same_answers() -> None:
     norm.set_weights([gamma, beta + 3])
     pages = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 1), np.uint8)
     before = model.predict(pages, verbose=0)
-    detector.center_features(model, pages)
+    detector.centre_features(model, pages)
     assert np.abs(model.predict(pages, verbose=0) - before).max() < 1e-4
     features = keras.Model(model.input, norm.output).predict(pages, verbose=0)
     assert np.abs(np.asarray(features).mean(axis=(0, 1, 2))).max() < 1e-5

@@ -106,11 +106,10 @@ def in_mnist_form(found: Source) -> Source:
     """
     if found.in_mnist_form:
         return found
-    splits = {
-        name: Split(_light_on_dark(_up_to_255(part.images, where), where), part.labels)
-        for name, part in found.splits.items()
-        for where in [f"{found.source}: {_SPLIT_NAMES[name]} set"]
-    }
+    splits = {}
+    for name, part in found.splits.items():
+        where = f"{found.source}: {_SPLIT_NAMES[name]} set"
+        splits[name] = Split(_light_on_dark(_up_to_255(part.images, where), where), part.labels)
     _warn_of_another_form(splits["train"].images, found.source)
     return dataclasses.replace(found, splits=splits)
 

@@ -116,12 +116,8 @@ def _is_text(field: str) -> bool:
 
 
 def _counts_up(fields: list[str]) -> bool:
-    *_, before, last = map(_number, ["", *fields])
-    return before is not None and last is not None and 255 < last == before + 1
-
-
-def _number(field: str) -> int | None:
-    return int(field) if field.isdecimal() else None
+    numbers = [int(field) for field in fields[-2:] if field.isdecimal()]
+    return len(numbers) == 2 and 255 < numbers[1] == numbers[0] + 1
 
 
 def _in_order(columns: list[int], names: list[str]) -> list[int]:

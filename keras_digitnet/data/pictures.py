@@ -80,18 +80,16 @@ class NormalizedPictures:
                 self._count,
                 f"; {self._inverted} were dark on light and are inverted" * bool(self._inverted),
             )
-        if self._not_one:
-            logger.warning(
-                "%s: %d pictures do not show exactly one digit, so predict would refuse them; all "
-                "of their ink is used; the first is %s.",
-                where,
-                len(self._not_one),
-                self._not_one[0],
-            )
-        if self._without_ink:
-            logger.warning(
-                "%s: %d pictures show no ink and are only resized; the first is %s.",
-                where,
-                len(self._without_ink),
-                self._without_ink[0],
-            )
+        for names, what in (
+            (
+                self._not_one,
+                "do not show exactly one digit, so predict would refuse them; all of their ink is "
+                "used",
+            ),
+            (self._without_ink, "show no ink and are only resized"),
+        ):
+            if names:
+                first = names[0]
+                logger.warning(
+                    "%s: %d pictures %s; the first is %s.", where, len(names), what, first
+                )

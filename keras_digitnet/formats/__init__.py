@@ -92,7 +92,7 @@ BY_SUFFIX = {form.suffix: form for form in (KERAS, *EXPORTED) if form.suffix}
 
 
 def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format]:
-    """The formats of these names, or of a single one; `all` alone means all exact ones.
+    """The formats of these names; `all` alone means all exact ones.
 
     Raises:
         DigitNetError: There is no such format, or `quantize`, a former option, is not None.
@@ -102,8 +102,7 @@ def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format
             f"quantize: expected none, since int8 is a format; received: {quantize}. "
             "Export the format litert_int8."
         )
-    names = [names] if isinstance(names, str) else list(names)
-    if names == ["all"]:
+    if list(names) == ["all"]:
         return [form for form in EXPORTED if not form.rounded]
     by_name = {form.name: form for form in EXPORTED}
     unknown = [name for name in names if name not in by_name]

@@ -195,7 +195,7 @@ def fold_presence(model: keras.Model, scale: float, shift: float) -> None:
     layer.set_weights([scale * kernel, scale * bias + shift])
 
 
-def center_features(model: keras.Model, pages: np.ndarray) -> None:
+def centre_features(model: keras.Model, pages: np.ndarray) -> None:
     """Moves the mean of a detector's last features into the biases of the layers that use them.
 
     Its outputs are the same. Without it the presence, whose weights are large, is

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BYTES = bytes | bytearray | memoryview  # the types of a picture file's content
 _MAX_BYTES = 1 << 30  # of an open file, and of standard input
 # Pillow detects the format from the content. Decoding some other formats starts other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF")
@@ -95,7 +96,7 @@ def file_of(picture: Any) -> tuple[Any, int | None]:
         if not os.path.isfile(path):  # noqa: PTH113  (opening a pipe would block)
             raise FileNotFoundError
         return path, page
-    if isinstance(picture, bytes | bytearray | memoryview):
+    if isinstance(picture, BYTES):
         return io.BytesIO(bytes(picture)), None
     if callable(getattr(picture, "read", None)):
         return io.BytesIO(_content(picture)), None
@@ -131,7 +132,7 @@ def _content(file: Any) -> bytes:
         content = file.read(_MAX_BYTES + 1)
     except UnicodeDecodeError:
         raise TypeError("a file opened as text; open it with mode 'rb'.") from None
-    if not isinstance(content, bytes | bytearray | memoryview):
+    if not isinstance(content, BYTES):
         raise TypeError(
             f"a file that returns {type(content).__name__}, not bytes; open it with mode 'rb'."
         )

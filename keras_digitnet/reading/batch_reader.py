@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_digitnet.pictures.sources import NamedBytes
+from keras_digitnet.pictures.sources import BYTES, NamedBytes
 from keras_digitnet.reading.answers import predict_files, read_files
 from keras_digitnet.reading.inference import load
 from keras_digitnet.reading.reader import team
-
-_BYTES = bytes | bytearray | memoryview  # anything else, such as pandas' NaN, is a missing picture
 
 
 class BatchReader:
@@ -50,8 +48,8 @@ class BatchReader:
             `confidence` of float32, 0 with an error.
         """
         paths = [str(path) for path in batch["path"]]
-        pictures = [
-            NamedBytes(bytes(content) if isinstance(content, _BYTES) else b"", path)
+        pictures = [  # content of another type, such as pandas' NaN, is a missing picture
+            NamedBytes(bytes(content) if isinstance(content, BYTES) else b"", path)
             for content, path in zip(batch["bytes"], paths, strict=True)
         ]
         if self._one_digit:

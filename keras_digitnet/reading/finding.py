@@ -149,15 +149,16 @@ class Reader(Named):
         if tallest(grey.shape) < _LOWEST:
             return []
         found = self._found(grey, smallest, as_edge=True)
-        surest = max(found, key=lambda each: each.presence, default=None)
-        if surest and surest.presence >= PRESENT and surest.height < _REREAD * max(grey.shape):
+        likeliest = max(found, key=lambda each: each.presence, default=None)
+        sure = likeliest if likeliest and likeliest.presence >= PRESENT else None
+        if sure and sure.height < _REREAD * max(grey.shape):
             return found
         # Perhaps a tight crop, in which strokes reach the edge but do not continue beyond it.
         cropped = self._found(grey, smallest, as_edge=False)
-        if surest and surest.presence >= PRESENT:
-            # More characters than before are borders, which end at the picture's edge now.
-            return cropped if len(present(cropped)) == len(present(found)) else found
-        return max(found, cropped, key=_likeliest)
+        if sure is None:
+            return max(found, cropped, key=_likeliest)
+        # More characters than before are borders, which end at the picture's edge now.
+        return cropped if len(present(cropped)) == len(present(found)) else found
 
     def _found(self, grey: np.ndarray, smallest: float, as_edge: bool) -> list[Character]:
         """The possible characters; `as_edge` is that of `canvas`."""

@@ -21,7 +21,7 @@ from keras_digitnet.networks.detector import (
     CharacterAccuracy,
     DetectionLoss,
     build_detector,
-    center_features,
+    centre_features,
     characters,
     fold_presence,
     peaks,
@@ -237,7 +237,7 @@ class ReaderTask:
         bare.set_weights(model.get_weights())
         fold_temperature(bare, temperature)
         fold_presence(bare, scale, shift)
-        center_features(bare, pages)
+        centre_features(bare, pages)
         figures = {"temperature": temperature, "presence_scale": scale, "presence_shift": shift}
         return bare, figures
 
