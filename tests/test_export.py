@@ -317,4 +317,4 @@ def test_a_failed_export_is_one_message(tmp_path: Path, trained: Path, backend: 
     where = "The export in a TensorFlow process failed: " if backend != "tensorflow" else ""
     expected = f"^{where}{tmp_path}/file/.*: expected to write it; received: .*another folder.$"
     with pytest.raises(DigitNetError, match=expected):
-        export_model(trained, tmp_path / "file" / "folder")
+        export_model(trained, tmp_path / "file" / "folder", "saved_model")
