@@ -211,7 +211,7 @@ class ReaderConfig(_Record):
     """
 
     widths: tuple[int, int] = _counts((48, 112), exactly=2)
-    depths: tuple[int, int, int] = _counts((1, 4, 1), exactly=3)
+    depths: tuple[int, int, int] = _counts((1, 7, 2), exactly=3)
     kernel_size: int = _count(5)
     expansion: int = _count(3)
     page: tuple[int, int] = _counts((48, 192), exactly=2, low=32)
@@ -280,7 +280,7 @@ READERS: dict[str, Preset[ReaderConfig]] = {
     "reader": Preset(
         model=ReaderConfig(),
         learning_rate=2e-3,
-        parameters=391_567,
+        parameters=643_471,
         epochs=80,
         batch_size=32,
     ),
@@ -316,8 +316,9 @@ class TrainConfig(_Record):
         test: Whether to score the test images, once, at the end.
         export: Whether to write a SavedModel beside the `.keras` file.
         model: The network; `None` means the preset's.
-        start: A trained model of the same network, as `keras_digitnet.load` takes
-            it, from whose weights to start; `None` initializes new weights.
+        start: A trained model of the same network, or of one with fewer blocks, as
+            `keras_digitnet.load` takes it, from whose weights to start; `None`
+            initializes new weights.
         teacher: Trained classifiers of the same classes, as for `start` but of
             any size, whose softened probabilities are learned beside the labels.
     """

@@ -88,6 +88,35 @@ def fold_temperature(model: keras.Model, temperature: float) -> None:
     layer.set_weights([weight / temperature for weight in layer.get_weights()])
 
 
+def copy_weights(trained: keras.Model, model: keras.Model) -> bool:
+    """Copies the trainable weights of a network to one of the same kind, by their names.
+
+    `model` may have more blocks: those that `trained` lacks pass their input on
+    unchanged at first, so both networks compute the same (Net2DeeperNet, Chen et
+    al., arXiv 1511.05641).
+
+    Returns:
+        Whether the networks are alike; if not, `model` is left as it was.
+    """
+    known = {weight.path: weight for weight in trained.trainable_weights}
+    own = {weight.path: weight for weight in model.trainable_weights}
+    added = [path for path in own if path not in known]
+    blocks = {path.rpartition("_")[0] for path in added}
+    if (
+        not known.keys() <= own.keys()
+        or any(known[path].shape != own[path].shape for path in known)
+        or any(f"{block}_project/kernel" not in added for block in blocks)
+    ):
+        return False
+    for path, weight in known.items():
+        own[path].assign(weight)
+    for block in blocks:
+        for name in ("kernel", "bias"):
+            weight = own[f"{block}_project/{name}"]
+            weight.assign(ops.zeros_like(weight))
+    return True
+
+
 def count_parameters(model: keras.Model) -> int:
     """The number of trainable parameters."""
     return sum(int(ops.size(weight)) for weight in model.trainable_weights)

@@ -10,6 +10,7 @@ from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
 from keras_digitnet.pages.ink import Hand, Ink, rub
 from keras_digitnet.pages.paper import paper_under, photographed
 from keras_digitnet.pages.strokes import smooth
+from keras_digitnet.pages.text import Text, amount, any_text
 
 
 class Composer:
@@ -37,9 +38,11 @@ class Composer:
         for line in range(lines):
             hand = self._hand(random, line, lines)
             self._write_line(ink, hand, random, words=empty or random.random() < 0.06)
+        if random.random() < 0.12:
+            self._print_word(ink, random)
         if random.random() < (0.5 if empty else 0.25):
             self._scatter(ink, random)
-        if random.random() < (0.5 if empty else 0.08):
+        for _ in range(int(random.integers(0, 4)) if empty else int(random.random() < 0.1)):
             self._scribble(ink, random)
         if random.random() < 0.25:
             rub(ink.layer, random)
@@ -97,43 +100,40 @@ class Composer:
         return draw(random, label)
 
     def _write_line(self, ink: Ink, hand: Hand, random: np.random.Generator, words: bool) -> None:
-        at, label, before = hand.left, 0, None
-        small = random.random() < 0.12  # some labels are smaller than others, as 0 beside 7
-        low = random.random(self._classes) < 0.25
-        fresh = random.random() >= 0.2  # otherwise labels often repeat
+        text = self._text(hand, random)
+        font = self._source.font(random)
         joined = random.random() < 0.1
-        for place in range(hand.count):
+        at, before = hand.left, None
+        for place, label in enumerate(text.labels):
             if at > self._width + 4:
                 break
-            if place == 0 or fresh or random.random() < 0.6:
-                label = int(random.integers(self._classes))
             if words:
-                glyph = self._source.letter(random)
-            elif hand.marks(place):
+                glyph = self._source.letter(random, font)
+            elif hand.marks(place, len(text.labels)):
                 glyph = self._source.mark(random)
             elif place and random.random() < hand.separated:
                 glyph = self._source.separator(random)
             elif random.random() < hand.marked:
                 glyph = self._source.clutter(random)
             else:
-                glyph = hand.draw(random, label)
-            size = float(np.clip(random.lognormal(0, hand.sizes), 0.55, 1.4))
-            shift = random.normal(0, 0.05)
-            if glyph.label >= 0 and small and low[label]:
-                size *= random.uniform(0.4, 0.8)
-                shift += random.uniform(-0.5, 0.5) * (1 - size)
-            if glyph.label < 0 and glyph.height < 0.35 * HIGH:
-                # At the foot of the line in a hand with separators, otherwise at any height.
-                shift += random.uniform(0.35 if hand.separated else -0.5, 0.55)
+                glyph = hand.draw(random, int(label))
+            size, shift = _size(glyph, text, hand, random)
             box = self._write(ink, glyph, hand, at, size, shift, random)
-            if joined and before is not None and random.random() < 0.7:
-                ink.join(before, box, hand, random)
+            linked = text.linked and place > 0 and text.in_zeros(place - 1)
+            if before is not None and (linked or (joined and random.random() < 0.7)):
+                ink.join(before, box, hand, random, at_top=linked)
             before = box
-            gap = hand.gap + random.normal(0, hand.uneven)
+            mean = text.zeros_gap if text.in_zeros(place) else hand.gap
+            gap = mean + random.normal(0, hand.uneven)
             if random.random() < 0.05:
                 gap += random.uniform(0.3, 1.5)
             width = box[2] - box[0]
             at += width + max(gap * hand.height, -0.25 * width)
+
+    def _text(self, hand: Hand, random: np.random.Generator) -> Text:
+        if self._source.digits_only and hand.count > 1 and random.random() < 0.3:
+            return amount(random)
+        return any_text(random, hand.count, self._classes)
 
     def _write(
         self,
@@ -177,10 +177,29 @@ class Composer:
             pen=random.uniform(0.03, 0.09),
         )
         if random.random() < 0.4:
-            glyph = self._source.letter(random)
+            glyph = self._source.letter(random, self._source.font(random))
         else:
             glyph = hand.draw(random, int(random.integers(self._classes)))
         self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
+
+    def _print_word(self, ink: Ink, random: np.random.Generator) -> None:
+        """Prints a word beside the characters, or nothing where they are."""
+        height = log_uniform(random, 8, 24)
+        left = random.uniform(-20, self._width - height)
+        middle = random.uniform(0, self._height)
+        count = int(random.integers(2, 9))
+        room = (left - 2, middle - height, left + 0.9 * count * height, middle + height)
+        if not ink.meets(room):
+            hand = replace(
+                self._hand(random, 0, 1),
+                height=height,
+                left=left,
+                middle=middle,
+                gap=random.uniform(0.03, 0.12),
+                uneven=0.0,
+                count=count,
+            )
+            self._write_line(ink, hand, random, words=True)
 
     def _scatter(self, ink: Ink, random: np.random.Generator) -> None:
         """Draws letters and marks outside characters, and faint ones anywhere."""
@@ -212,3 +231,18 @@ class Composer:
         points = middle + random.uniform(-0.5, 0.5, (int(random.integers(4, 20)), 2)) * side
         path = smooth(points) if random.random() < 0.5 else points
         ink.stroke(path, int(random.integers(1, 5)), random.uniform(0.4, 1))
+
+
+def _size(glyph: Glyph, text: Text, hand: Hand, random: np.random.Generator) -> tuple[float, float]:
+    """The size of a glyph in its line, and how far it is below the middle, in line heights."""
+    size = float(np.clip(random.lognormal(0, hand.sizes), 0.55, 1.4))
+    shift = random.normal(0, 0.05)
+    if glyph.label >= 0:
+        factor = random.uniform(*text.sizes[glyph.label])
+        size *= factor
+        if factor < 1:
+            shift += (0.5 if text.at_foot else random.uniform(-0.5, 0.5)) * (1 - size)
+    elif glyph.height < 0.35 * HIGH:
+        # At the foot of the line in a hand with separators, otherwise at any height.
+        shift += random.uniform(0.35 if hand.separated else -0.5, 0.55)
+    return size, shift

@@ -90,7 +90,9 @@ class GlyphSource:
 
     def clutter(self, random: np.random.Generator) -> Glyph:
         """A mark, or a letter unless letters are classes."""
-        return self.letter(random) if random.random() < 0.5 else self.mark(random)
+        return (
+            self.letter(random, self.font(random)) if random.random() < 0.5 else self.mark(random)
+        )
 
     def mark(self, random: np.random.Generator) -> Glyph:
         """Punctuation, a sign or a scribble, to the scale of a digit of height `HIGH`."""
@@ -104,13 +106,18 @@ class GlyphSource:
         style = strokes.SEPARATORS[random.integers(len(strokes.SEPARATORS))]
         return _drawn(strokes.drawn(style, random), random.uniform(0.7, 1.4))
 
-    def letter(self, random: np.random.Generator) -> Glyph:
+    def font(self, random: np.random.Generator) -> int:
+        """A font, and whether its letters are drawn as strokes, for `letter`."""
+        return int(random.integers(2 * len(_FONTS.split())))
+
+    def letter(self, random: np.random.Generator, font: int) -> Glyph:
         """A printed letter or its skeleton; a mark if letters are classes."""
         if not self.digits_only:
             return self.mark(random)
-        masks, skeletons = _letters()
+        drawn, number = divmod(font, len(_FONTS.split()))
+        masks, skeletons = _letters()[number]
         index = random.integers(len(masks))
-        return _outline(masks[index]) if random.random() < 0.5 else _path(skeletons[index])
+        return _path(skeletons[index]) if drawn else _outline(masks[index])
 
 
 def _centred_ink(image: np.ndarray) -> np.ndarray:
@@ -213,22 +220,24 @@ def _barred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def _letters() -> tuple[np.ndarray, np.ndarray]:
-    """`(M, SIDE, SIDE)` masks of letters in matplotlib's bundled fonts, and their skeletons."""
+def _letters() -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each font `(M, SIDE, SIDE)` masks of its letters, and their skeletons."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    masks = []
+    fonts = []
     for name in _FONTS.split():
         path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
         font = ImageFont.truetype(str(path), 64)
+        masks = []
         # Computer Modern has Greek letters and arrows where others have signs.
         for letter in _LETTERS if name.startswith("cm") else _LETTERS + _SIGNS:
             picture = Image.new("L", (160, 160))
             ImageDraw.Draw(picture).text((40, 30), letter, 255, font)
             masks.append(_at_digit_height(np.asarray(picture)))
-    stacked = np.stack(masks)
-    return stacked, _thinned(stacked)
+        stacked = np.stack(masks)
+        fonts.append((stacked, _thinned(stacked)))
+    return fonts
 
 
 def _at_digit_height(picture: np.ndarray) -> np.ndarray:

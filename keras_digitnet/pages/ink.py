@@ -62,11 +62,11 @@ class Hand:
     count: int
     bend: float
 
-    def marks(self, place: int) -> bool:
-        """Whether there is a mark at that position, like the signs around an amount."""
+    def marks(self, place: int, count: int) -> bool:
+        """Whether there is a mark at that position of `count`, like the signs around an amount."""
         if place == 0:
             return self.opened
-        return self.closed and place == self.count - 1
+        return self.closed and place == count - 1
 
 
 class Ink:
@@ -151,10 +151,14 @@ class Ink:
         after: tuple[float, float, float, float],
         hand: Hand,
         random: np.random.Generator,
+        at_top: bool = False,
     ) -> None:
-        """Draws a stroke that joins one character's box to the next one's."""
-        start = (before[2] - 1, random.uniform(before[1], before[3]))
-        end = (after[0] + 1, random.uniform(after[1], after[3]))
+        """Draws a stroke that joins one character's box to the next one's, at any height."""
+        if at_top:
+            start, end = ((0.4 * box[0] + 0.6 * box[2], box[1] + 1) for box in (before, after))
+        else:
+            start = (before[2] - 1, random.uniform(before[1], before[3]))
+            end = (after[0] + 1, random.uniform(after[1], after[3]))
         self.stroke(np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.tone)
 
     def stroke(self, path: np.ndarray, thickness: int, tone: float) -> None:

@@ -73,7 +73,9 @@ def build_and_compile(
     # Every export contains this name.
     model = task.trainee(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
     rates = StepRates(config, steps or task.steps)
-    optimizer = keras.optimizers.AdamW(rates, weight_decay=config.weight_decay)
+    optimizer = keras.optimizers.AdamW(
+        rates, weight_decay=config.weight_decay, global_clipnorm=task.most_gradient
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
         optimizer,

@@ -41,6 +41,8 @@ from keras_digitnet.written_lines import read_lines
 Batch = tuple[np.ndarray, np.ndarray]
 AnyReport = Report | LinesReport
 
+# The norm is from 2 to 20 in a reader's training; without a limit one diverged in its fourth epoch.
+_MOST_GRADIENT = 10.0
 # Lines on which a reader is evaluated, and training pages in the run's picture.
 _LINES = 500
 _SHOWN_PAGES = 24
@@ -55,9 +57,11 @@ class Task(Protocol):
         loss: The loss for `Model.compile`.
         metrics: The metrics for `Model.compile`; one of them is `accuracy`.
         validation_batch: Batch size outside training.
+        most_gradient: The largest norm of a step's gradient; `None` is no limit.
     """
 
     steps: int
+    most_gradient: float | None
     validation_batch: int
     loss: keras.losses.Loss
     metrics: list[Any]
@@ -107,6 +111,7 @@ class ClassifierTask:
         images = max(len(dataset.train), config.min_images_per_epoch)
         self.steps = max(images // config.batch_size, 1)
         self.validation_batch = 500
+        self.most_gradient = None
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metrics = ["accuracy"]
         self._config = config
@@ -199,6 +204,7 @@ class ReaderTask:
     def __init__(self, config: TrainConfig, network: ReaderConfig, dataset: Dataset) -> None:
         self.steps = max(network.pages // config.batch_size, 1)
         self.validation_batch = 32
+        self.most_gradient = _MOST_GRADIENT
         self.loss = DetectionLoss()
         self.metrics = [CharacterAccuracy(name="accuracy")]
         self._config = config
