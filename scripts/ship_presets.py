@@ -34,10 +34,13 @@ BEFORE = (
     "--epochs 13 --learning-rate 0.0007 --start RUN",
     "--epochs 14 --learning-rate 0.001 --start RUN",
     "--epochs 60 --learning-rate 0.0015 --start RUN  # stopped in its 16th epoch",
+    "--epochs 30 --learning-rate 0.0012 --start RUN",
 )
 EARLIER = (
     "Several runs, each started from the best model of the one before, on pages that were\n"
-    "improved in between, so no single command reproduces these weights. The last: "
+    "improved in between, so no single command reproduces these weights. Before the last, four\n"
+    "blocks were added, and the presence layer, which repeated calibration had magnified, was\n"
+    "fitted anew by ridge regression on the last features. The last: "
 )
 TAUGHT = "It also learns the probabilities of the shipped [base](../base/README.md). "
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")

@@ -78,7 +78,8 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A trained model of the same network to start from: a preset, run or .keras file.",
+            help="A trained model of the same network, or of one with fewer blocks, to start "
+            "from: a preset, run or .keras file.",
             show_default="random weights",
         ),
     ] = None,
