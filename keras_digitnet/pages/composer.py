@@ -119,12 +119,11 @@ class Composer:
                 glyph = hand.draw(random, int(label))
             size, shift = _size(glyph, text, hand, random)
             box = self._write(ink, glyph, hand, at, size, shift, random)
-            linked = text.linked and place > 0 and text.in_zeros(place - 1)
+            linked = text.links(place)
             if before is not None and (linked or (joined and random.random() < 0.7)):
                 ink.join(before, box, hand, random, at_top=linked)
             before = box
-            mean = text.zeros_gap if text.in_zeros(place) else hand.gap
-            gap = mean + random.normal(0, hand.uneven)
+            gap = text.gap(place, hand.gap) + random.normal(0, hand.uneven)
             if random.random() < 0.05:
                 gap += random.uniform(0.3, 1.5)
             width = box[2] - box[0]

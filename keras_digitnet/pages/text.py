@@ -26,10 +26,18 @@ class Text:
     zeros_gap: float | None = None
     linked: bool = False
 
-    def in_zeros(self, place: int) -> bool:
-        """Whether this character and the next are 0s of an amount."""
+    def gap(self, place: int, usual: float) -> float:
+        """The mean gap after this character; `usual` is the line's own."""
+        return self.zeros_gap if self.zeros_gap is not None and self.are_zeros(place) else usual
+
+    def links(self, place: int) -> bool:
+        """Whether a stroke links this character to the one before."""
+        return self.linked and place > 0 and self.are_zeros(place - 1)
+
+    def are_zeros(self, place: int) -> bool:
+        """Whether this character and the next are 0s."""
         pair = self.labels[place : place + 2]
-        return self.zeros_gap is not None and len(pair) == 2 and not pair.any()
+        return len(pair) == 2 and not pair.any()
 
 
 def any_text(random: np.random.Generator, count: int, num_classes: int) -> Text:

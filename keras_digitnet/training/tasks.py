@@ -111,7 +111,7 @@ class ClassifierTask:
         images = max(len(dataset.train), config.min_images_per_epoch)
         self.steps = max(images // config.batch_size, 1)
         self.validation_batch = 500
-        self.most_gradient = None
+        self.most_gradient: float | None = None
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metrics = ["accuracy"]
         self._config = config
@@ -204,7 +204,7 @@ class ReaderTask:
     def __init__(self, config: TrainConfig, network: ReaderConfig, dataset: Dataset) -> None:
         self.steps = max(network.pages // config.batch_size, 1)
         self.validation_batch = 32
-        self.most_gradient = _MOST_GRADIENT
+        self.most_gradient: float | None = _MOST_GRADIENT
         self.loss = DetectionLoss()
         self.metrics = [CharacterAccuracy(name="accuracy")]
         self._config = config
