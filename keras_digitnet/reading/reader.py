@@ -338,7 +338,10 @@ def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list
     if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
-    lines = in_lines(reader.find(grey, smallest))
+    found = reader.find(grey, smallest)
+    if not found and is_normalized(grey):  # so it shows one digit, however faint
+        found = sorted(reader.candidates(grey, smallest), key=lambda each: -each.presence)[:1]
+    lines = in_lines(found)
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 
