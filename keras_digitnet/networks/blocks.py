@@ -113,7 +113,7 @@ def copy_weights(trained: keras.Model, model: keras.Model) -> bool:
     for block in blocks:
         for name in ("kernel", "bias"):
             weight = own[f"{block}_project/{name}"]
-            weight.assign(ops.zeros_like(weight))
+            weight.assign(ops.zeros(weight.shape, weight.dtype))
     return True
 
 
