@@ -76,8 +76,9 @@ def test_letters_are_clutter_only_if_none_is_a_class(
     letters = GlyphSource(train.images, train.labels, tuple(string.ascii_lowercase[:10]))
     monkeypatch.setattr(glyphs, "_letters", None)  # must not be called
     assert not letters.digits_only
-    assert all(letters.clutter(random).label < 0 for _ in range(50))
-    assert letters.letter(random, letters.font(random)).label < 0
+    marks = {-1, glyphs.UNCLEAR}  # a slash may be a 1
+    assert {letters.clutter(random).label for _ in range(50)} <= marks
+    assert letters.letter(random, letters.font(random)).label in marks
     # Nor are the strokes of digits used.
     letters.styled(random, 3)
 

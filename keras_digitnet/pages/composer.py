@@ -187,8 +187,8 @@ class Composer:
         left = random.uniform(-20, self._width - height)
         middle = random.uniform(0, self._height)
         count = int(random.integers(2, 9))
-        room = (left - 2, middle - height, left + 0.9 * count * height, middle + height)
-        if not ink.meets(room):
+        area = (left - 2, middle - height, left + 0.9 * count * height, middle + height)
+        if not ink.meets(area):
             hand = replace(
                 self._hand(random, 0, 1),
                 height=height,

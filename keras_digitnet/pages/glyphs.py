@@ -22,10 +22,22 @@ UNCLEAR = -2
 # Letters that do not look like digits, and signs.
 _LETTERS = "".join(c for c in string.ascii_letters if c not in "bBDgGiIlLoOqQsSzZ")
 _SIGNS = "#%&@?()"
-_FONTS = (
-    "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSansMono DejaVuSerif DejaVuSerif-Bold "
-    "DejaVuSerif-Italic STIXGeneral STIXGeneralItalic cmb10 cmmi10 cmr10 cmss10 cmtt10"
-)
+_FONTS = [
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-Italic",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+    "cmb10",
+    "cmmi10",
+    "cmr10",
+    "cmss10",
+    "cmtt10",
+]
 
 
 @dataclass(frozen=True)
@@ -90,9 +102,9 @@ class GlyphSource:
 
     def clutter(self, random: np.random.Generator) -> Glyph:
         """A mark, or a letter unless letters are classes."""
-        return (
-            self.letter(random, self.font(random)) if random.random() < 0.5 else self.mark(random)
-        )
+        if random.random() < 0.5:
+            return self.letter(random, self.font(random))
+        return self.mark(random)
 
     def mark(self, random: np.random.Generator) -> Glyph:
         """Punctuation, a sign or a scribble, to the scale of a digit of height `HIGH`."""
@@ -108,13 +120,13 @@ class GlyphSource:
 
     def font(self, random: np.random.Generator) -> int:
         """A font, and whether its letters are drawn as strokes, for `letter`."""
-        return int(random.integers(2 * len(_FONTS.split())))
+        return int(random.integers(2 * len(_FONTS)))
 
     def letter(self, random: np.random.Generator, font: int) -> Glyph:
         """A printed letter or its skeleton; a mark if letters are classes."""
         if not self.digits_only:
             return self.mark(random)
-        drawn, number = divmod(font, len(_FONTS.split()))
+        drawn, number = divmod(font, len(_FONTS))
         masks, skeletons = _letters()[number]
         index = random.integers(len(masks))
         return _path(skeletons[index]) if drawn else _outline(masks[index])
@@ -226,7 +238,7 @@ def _letters() -> list[tuple[np.ndarray, np.ndarray]]:
     from PIL import Image, ImageDraw, ImageFont
 
     fonts = []
-    for name in _FONTS.split():
+    for name in _FONTS:
         path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
         font = ImageFont.truetype(str(path), 64)
         masks = []

@@ -17,6 +17,7 @@ from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
 from keras_digitnet.pictures.sources import name_of
 from keras_digitnet.reading.finding import (
     BESIDE,
+    FILLING,
     SMALLEST,
     Character,
     Reader,
@@ -338,10 +339,9 @@ def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list
     if reader is None:
         only = whole(grey)
         return [[only]] if only.image.any() else []
-    found = reader.find(grey, smallest)
-    if not found and is_normalized(grey):  # so it shows one digit, however faint
-        found = sorted(reader.candidates(grey, smallest), key=lambda each: -each.presence)[:1]
-    lines = in_lines(found)
+    # In MNIST's form a picture shows one digit, so the likeliest one counts, whatever its height.
+    filling = 0.0 if is_normalized(grey) else FILLING
+    lines = in_lines(reader.find(grey, smallest, filling))
     return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 

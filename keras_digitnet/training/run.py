@@ -30,18 +30,12 @@ from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.evaluation import LinesReport, Report
 from keras_digitnet.export import export_model
 from keras_digitnet.formats.keras_file import load_keras_model as load_trained
-from keras_digitnet.networks.blocks import (
-    DTYPES,
-    copy_weights,
-    count_parameters,
-    fold_temperature,
-    network_dtype,
-)
-from keras_digitnet.networks.detector import fold_presence
+from keras_digitnet.networks.blocks import DTYPES, copy_weights, count_parameters, network_dtype
 from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.training.callbacks import DivergedError, TrainingInterrupted
 from keras_digitnet.training.fitting import Job, fit
 from keras_digitnet.training.history import History, best_epoch, kept_epoch, read_history
+from keras_digitnet.training.tasks import undo_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -291,28 +285,15 @@ def _load_start(model: keras.Model, start: str) -> None:
     """
     path = find_keras_file(start)
     trained = load_trained(path)
-    _undo_calibration(trained, RunFolder(path.parent))
+    metrics_path = RunFolder(path.parent).metrics_path
+    if metrics_path.is_file():
+        undo_calibration(trained, read_json(metrics_path))
     if not copy_weights(trained, model):
         raise DigitNetError(
             f"start: expected a model of the same network, with {count_parameters(model):,} "
             f"parameters, or of one with fewer blocks; received: {start}, with "
             f"{count_parameters(trained):,}."
         )
-
-
-def _undo_calibration(model: keras.Model, folder: RunFolder) -> None:
-    """Restores the weights as they were trained; the next training ends with a calibration too.
-
-    On top of one another, calibrations magnify the presence until training diverges.
-    """
-    if not folder.metrics_path.is_file():
-        return
-    figures = read_json(folder.metrics_path)
-    if "temperature" in figures:
-        fold_temperature(model, 1 / figures["temperature"])
-    if "presence_scale" in figures:
-        scale, shift = figures["presence_scale"], figures["presence_shift"]
-        fold_presence(model, 1 / scale, -shift / scale)
 
 
 def _how_to_continue(folder: RunFolder) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import keras
@@ -275,6 +275,23 @@ class ReaderTask:
         pages = [compose.compose(self._random(*number, index)) for index in indices]
         images = np.stack([page.image for page in pages])[..., None]
         return images, np.stack([targets(page) for page in pages])
+
+
+def undo_calibration(model: keras.Model, figures: Mapping[str, Any]) -> None:
+    """Restores a model's weights as they were trained; the inverse of `Task.calibrated`.
+
+    The next training ends with a calibration too. On top of one another they magnify
+    the presence until training diverges.
+
+    Args:
+        model: A calibrated classifier or reader.
+        figures: What `Task.calibrated` returned, among a run's other metrics.
+    """
+    if "temperature" in figures:
+        fold_temperature(model, 1 / figures["temperature"])
+    if "presence_scale" in figures:
+        scale, shift = figures["presence_scale"], figures["presence_shift"]
+        fold_presence(model, 1 / scale, -shift / scale)
 
 
 def batches(
