@@ -35,12 +35,15 @@ BEFORE = (
     "--epochs 14 --learning-rate 0.001 --start RUN",
     "--epochs 60 --learning-rate 0.0015 --start RUN  # stopped in its 16th epoch",
     "--epochs 30 --learning-rate 0.0012 --start RUN",
+    "--epochs 60 --learning-rate 0.0012 --start RUN  # with four more blocks",
 )
 EARLIER = (
     "Several runs, each started from the best model of the one before, on pages that were\n"
-    "improved in between, so no single command reproduces these weights. Before the last, four\n"
-    "blocks were added, and the presence layer, which repeated calibration had magnified, was\n"
-    "fitted anew by ridge regression on the last features. The last: "
+    "improved in between, so no single command reproduces these weights. Before the last but\n"
+    "one, four blocks were added, and the presence layer, which repeated calibration had\n"
+    "magnified, was fitted anew by ridge regression on the last features. The last ran on an\n"
+    "NVIDIA H100 with torch 2.11.0, Keras 3.15.1 and NumPy 2.5.2; it was calibrated on a CPU\n"
+    "with the versions below. Its settings: "
 )
 TAUGHT = "It also learns the probabilities of the shipped [base](../base/README.md). "
 AUGMENTATIONS = ("rotation", "shift", "zoom", "shear", "elastic", "pen", "degradation")
@@ -156,7 +159,10 @@ def _options(preset: str) -> str:
 def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
     rows, columns = train["model"]["page"]
     command = f"    keras-digitnet train --preset reader --seed {train['seed']} --data mnist"
-    last = f"--epochs {train['epochs']} --learning-rate {train['learning_rate']:g}"
+    last = (
+        f"--backend {metrics['backend']} --epochs {train['epochs']} "
+        f"--batch-size {train['batch_size']} --learning-rate {train['learning_rate']:g}"
+    )
     stages = [*BEFORE, f"{last} --start RUN"] if train["start"] else [last]
     commands = "\n".join(f"{command} {stage}" for stage in stages)
     started = EARLIER if train["start"] else ""
@@ -170,7 +176,7 @@ def _reader_card(train: dict[str, Any], metrics: dict[str, Any]) -> str:
         columns=columns,
         pages=train["model"]["pages"],
         temperature=metrics["temperature"],
-        backend=f"TensorFlow {metrics['versions']['tensorflow']}",
+        backend=f"{metrics['backend']} {metrics['versions'][metrics['backend']]}",
         keras=f"Keras {metrics['versions']['keras']}",
         numpy=metrics["versions"]["numpy"],
         lines=metrics["test"]["n"],

@@ -10,6 +10,7 @@ from keras_digitnet.formats.runtime import READER_OUTPUTS, Runtime
 from keras_digitnet.networks import detector
 from keras_digitnet.networks.blocks import count_parameters
 from keras_digitnet.pages import Page
+from keras_digitnet.pages.targets import targets
 from keras_digitnet.reading import finding
 from keras_digitnet.reading.finding import Character, Reader
 
@@ -27,7 +28,7 @@ def page() -> Page:
 
 def perfect(page: Page, classes: int = 10) -> np.ndarray:
     """Cells that match the page's targets exactly."""
-    target = detector.targets(page)
+    target = targets(page)
     cells = np.zeros((*target.shape[:2], 5 + classes), np.float32)
     cells[..., 0] = np.where(target[..., 0] > 0.999, 8.0, -8.0)
     cells[..., 1:5] = target[..., 4:]
@@ -55,7 +56,7 @@ def test_the_preset_has_the_documented_parameters() -> None:
 
 def test_the_loss_is_nearly_zero_only_for_perfect_predictions(page: Page) -> None:
     loss = detector.DetectionLoss()
-    wanted = detector.targets(page)[None]
+    wanted = targets(page)[None]
 
     def cost(cells: np.ndarray) -> float:
         return float(loss(ops.convert_to_tensor(wanted), ops.convert_to_tensor(cells[None])))
@@ -77,7 +78,7 @@ def test_the_loss_is_nearly_zero_only_for_perfect_predictions(page: Page) -> Non
 
 def test_accuracy_counts_characters_that_are_found_and_read(page: Page) -> None:
     accuracy = detector.CharacterAccuracy(name="accuracy")
-    cells, wanted = perfect(page), detector.targets(page)
+    cells, wanted = perfect(page), targets(page)
     row, column = (int(value) for value in np.argwhere(wanted[..., 0] > 0.999)[0])
     cells[row, column, 0] = -3.0
     accuracy.update_state(ops.convert_to_tensor(wanted[None]), ops.convert_to_tensor(cells[None]))
@@ -123,7 +124,7 @@ def test_a_training_step_reduces_the_loss_and_the_model_can_be_saved(
     image = np.full((4, 48, 192, 1), 200, np.uint8)
     for left, top, right, bottom in page.boxes.astype(int):
         image[:, top:bottom, left:right] = 30
-    wanted = np.repeat(detector.targets(page)[None], 4, axis=0)
+    wanted = np.repeat(targets(page)[None], 4, axis=0)
     before = model.evaluate(image, wanted, verbose=0)[0]
     model.fit(image, wanted, epochs=40, verbose=0)
     assert model.evaluate(image, wanted, verbose=0)[0] < 0.5 * before

@@ -1,13 +1,23 @@
 """Training pages of a reader: glyphs, boxes and targets."""
 
+import itertools
+import os
+import signal
 import string
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_digitnet.data import Dataset
+from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pages import Composer, Page, frame, glyphs, strokes
+from keras_digitnet.pages.batches import PageBatches
 from keras_digitnet.pages.glyphs import SIDE, GlyphSource, _thinned
 from keras_digitnet.pages.ink import Ink
 
@@ -139,3 +149,80 @@ def test_padding_keeps_the_picture_at_its_position(repeated: bool) -> None:
     padded = frame.padded(image, (2, 1, 3, 4), repeated)
     assert padded.shape == (8, 13)
     assert np.array_equal(padded[2:7, 3:9], image)
+
+
+# Worker processes
+
+
+@pytest.fixture
+def batches(source: GlyphSource) -> PageBatches:
+    return PageBatches(Composer(source, (48, 192), 10), seed=3, pages=range(2))
+
+
+def endless() -> Iterator[tuple[int, int]]:
+    return ((0, step) for step in itertools.count())
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that compose for a process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (folder / "cmdline").read_text()
+        except OSError:  # ended meanwhile
+            continue
+        if int(parent) == process and "popen_loky" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def test_workers_compose_the_same_batches_in_the_same_order(batches: PageBatches) -> None:
+    alone = itertools.islice(batches.in_order(endless(), 0), 12)
+    together = itertools.islice(batches.in_order(endless(), 2), 12)
+    for (images, wanted), (other_images, other_wanted) in zip(alone, together, strict=True):
+        assert np.array_equal(images, other_images)
+        assert np.array_equal(wanted, other_wanted)
+
+
+def test_a_killed_worker_ends_the_training_with_one_message(batches: PageBatches) -> None:
+    composed = batches.in_order(endless(), 2)
+    next(composed)
+    for worker in workers_of(os.getpid()):
+        os.kill(worker, signal.SIGKILL)
+    with pytest.raises(DigitNetError, match=r"pages: expected 2 processes .* received"):
+        for _ in range(100):
+            next(composed)
+
+
+SCRIPT = """
+import itertools, time
+import numpy as np
+from keras_digitnet.pages import Composer, GlyphSource
+from keras_digitnet.pages.batches import PageBatches
+
+images = np.zeros((10, 28, 28, 1), np.uint8)
+images[:, 5:20, 10:14] = 255
+source = GlyphSource(images, np.arange(10), tuple("0123456789"))
+batches = PageBatches(Composer(source, (48, 192), 10), 0, range(2))
+composed = batches.in_order(((0, step) for step in itertools.count()), 2)
+next(composed)
+print("composing", flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_end_after_a_training_that_was_killed(tmp_path: Path) -> None:
+    # A script without `if __name__ == "__main__"`, as people write them: workers must not run it.
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        assert training.stdout.readline() == "composing\n"
+        workers = workers_of(training.pid)
+        training.kill()
+    assert len(workers) == 2
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The reader's network, which finds and classifies every character of a page; targets and loss.
+"""The reader's network, which finds and classifies every character of a page, and its loss.
 
 A fully convolutional, anchor-free detector of ConvNeXt blocks (after Zhou et al., "Objects as
 Points", arXiv 1904.07850). Each cell of `STRIDE` by `STRIDE` pixels predicts whether a character's
@@ -6,7 +6,7 @@ centre lies in it, the character's box and its class. Presence is separate from 
 so that one character is not found twice as two classes.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,16 +21,10 @@ from keras_digitnet.networks.blocks import (
     normalization,
 )
 from keras_digitnet.networks.layers import GrowTo
+from keras_digitnet.pages.targets import USUAL_HEIGHT, USUAL_WIDTH
 
-if TYPE_CHECKING:
-    from keras_digitnet.pages import Page
-
-# The size of a typical digit in pixels; boxes are predicted as logarithms relative to it.
-_USUAL_WIDTH, _USUAL_HEIGHT = 14.0, 20.0
 # Channels of a cell before the classes: presence, centre offset (2), size (2).
 _BOX = 5
-# Channels of a target: heat, whether the loss counts the cell, weight, label, box (4).
-_TARGET = 8
 # Divides the loss, a sum over a page, so that it is about that of one character.
 _CHARACTERS_A_PAGE = 5.0
 
@@ -98,8 +92,8 @@ def build_detection_model(model: keras.Model) -> keras.Model:
     rows, columns = _centres(cells)
     column = STRIDE * (columns + cells[..., 1])
     row = STRIDE * (rows + cells[..., 2])
-    width = _USUAL_WIDTH * ops.exp(ops.clip(cells[..., 3], -4, 4)) / 2
-    height = _USUAL_HEIGHT * ops.exp(ops.clip(cells[..., 4], -4, 4)) / 2
+    width = USUAL_WIDTH * ops.exp(ops.clip(cells[..., 3], -4, 4)) / 2
+    height = USUAL_HEIGHT * ops.exp(ops.clip(cells[..., 4], -4, 4)) / 2
     boxes = ops.stack([column - width, row - height, column + width, row + height], axis=-1)
     return keras.Model(
         model.input,
@@ -122,42 +116,7 @@ def _nearly_zero() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-# Targets and calibration
-
-
-def targets(page: "Page") -> np.ndarray:
-    """The training targets of a page: `(h, w, 8)` float32, one row per cell.
-
-    The channels are heat, whether the loss counts the cell, weight, label and
-    the box as predicted. Heat is 1 at a character's centre and falls off as a
-    Gaussian, narrower for slim characters. Cells near a centre predict that
-    character's class and box, with a weight.
-    """
-    height, width = (-(-side // STRIDE) for side in page.image.shape)
-    target = np.zeros((height, width, _TARGET), np.float32)
-    target[..., 1] = 1
-    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
-    for left, top, right, bottom in page.ignored / STRIDE:
-        inside_rows = (rows > top - 0.5) & (rows < bottom + 0.5)
-        inside_columns = (columns > left - 0.5) & (columns < right + 0.5)
-        target[np.ix_(inside_rows, inside_columns, [1])] = 0
-    for (left, top, right, bottom), label in zip(page.boxes / STRIDE, page.labels, strict=True):
-        x, y, w, h = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-        reach_x, reach_y = 0.17 * w + 0.28, 0.14 * h + 0.28
-        row, column = min(int(y), height - 1), min(int(x), width - 1)
-        falls = _bell(rows - row - 0.5, reach_y)[:, None] * _bell(columns - column - 0.5, reach_x)
-        near = _bell(rows - y, reach_y)[:, None] * _bell(columns - x, reach_x)
-        np.maximum(target[..., 0], falls, out=target[..., 0])
-        near[row, column] = max(near[row, column], 0.36)
-        own = (near > 0.35) & (near > target[..., 2])
-        target[own, 2] = near[own]
-        target[own, 3] = label
-        at_rows, at_columns = np.nonzero(own)
-        target[own, 4] = x - columns[at_columns]
-        target[own, 5] = y - rows[at_rows]
-        target[own, 6:] = np.log([STRIDE * w / _USUAL_WIDTH, STRIDE * h / _USUAL_HEIGHT])
-        target[row, column, 1] = 1
-    return target
+# Calibration
 
 
 def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,10 +173,6 @@ def centre_features(model: keras.Model, pages: np.ndarray) -> None:
         layer = model.get_layer(name)
         kernel, bias = layer.get_weights()
         layer.set_weights([kernel, bias + mean @ kernel.astype(np.float64)])
-
-
-def _bell(away: np.ndarray, reach: float) -> np.ndarray:
-    return np.exp(-0.5 * (away / reach) ** 2)
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")

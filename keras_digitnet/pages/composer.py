@@ -8,7 +8,7 @@ from keras_digitnet.pages.chance import chosen, log_uniform
 from keras_digitnet.pages.frame import LARGE, Page, around, framed
 from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
 from keras_digitnet.pages.ink import Hand, Ink, rub
-from keras_digitnet.pages.paper import paper_under, photographed
+from keras_digitnet.pages.paper import coarsened, paper_under, photographed
 from keras_digitnet.pages.strokes import smooth
 from keras_digitnet.pages.text import Text, amount, any_text
 
@@ -29,9 +29,11 @@ class Composer:
 
     def compose(self, random: np.random.Generator) -> Page:
         """Composes one page; it depends on `random` alone."""
+        if random.random() < 0.12:
+            return self._compose_lone(random)
         ink = Ink(self._height, self._width)
         kind = random.random()
-        empty = kind < 0.2  # without target characters
+        empty = kind < 0.22  # without target characters
         if kind < 0.05:
             self._write_large(ink, random)
         lines = 0 if kind < 0.1 else chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
@@ -42,7 +44,7 @@ class Composer:
             self._print_word(ink, random)
         if random.random() < (0.5 if empty else 0.25):
             self._scatter(ink, random)
-        for _ in range(int(random.integers(0, 4)) if empty else int(random.random() < 0.1)):
+        for _ in range(int(random.integers(0, 5)) if empty else int(random.random() < 0.14)):
             self._scribble(ink, random)
         if random.random() < 0.25:
             rub(ink.layer, random)
@@ -52,6 +54,31 @@ class Composer:
         image = paper_under(self._height, self._width, ink, cell, random)
         image = photographed(image, random)
         return framed(image, ink, cell, random)
+
+    def _compose_lone(self, random: np.random.Generator) -> Page:
+        """Composes a page of one character, often cut out and scanned coarsely, as forms are."""
+        ink = Ink(self._height, self._width)
+        height = log_uniform(random, 12, 40)
+        hand = replace(
+            self._hand(random, 0, 1),
+            height=height,
+            left=random.uniform(2, self._width - 1.5 * height),
+            middle=random.uniform(height / 2, self._height - height / 2),
+            stretch=log_uniform(random, 0.7, 1.8),
+            pen=log_uniform(random, 0.03, 0.16),
+            fat=random.uniform(-0.3, 1.6),
+        )
+        if random.random() < 0.15:
+            glyph = self._source.letter(random, self._source.font(random))
+        else:
+            glyph = hand.draw(random, int(random.integers(self._classes)))
+        box = self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
+        image = paper_under(self._height, self._width, ink, None, random)
+        if random.random() < 0.5:
+            factor = min(random.uniform(7, 20) / height, 1)
+            image = coarsened(image, factor, random, binary=random.random() < 0.6)
+        image = photographed(image, random)
+        return framed(image, ink, None, random, box if random.random() < 0.6 else None)
 
     def _hand(self, random: np.random.Generator, line: int, lines: int) -> Hand:
         share = self._height / lines
@@ -183,7 +210,7 @@ class Composer:
 
     def _print_word(self, ink: Ink, random: np.random.Generator) -> None:
         """Prints a word beside the characters, or nothing where they are."""
-        height = log_uniform(random, 8, 24)
+        height = log_uniform(random, 5, 24)
         left = random.uniform(-20, self._width - height)
         middle = random.uniform(0, self._height)
         count = int(random.integers(2, 9))

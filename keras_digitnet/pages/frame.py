@@ -1,6 +1,7 @@
 """The edges of a picture on a page, and which characters are targets."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,13 @@ class Page:
     ignored: np.ndarray
 
 
-def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Generator) -> Page:
+def framed(
+    image: np.ndarray,
+    ink: Ink,
+    cell: Sides | None,
+    random: np.random.Generator,
+    tight: Sides | None = None,
+) -> Page:
     """Makes the page, sometimes cropped to a smaller picture and padded as the reader pads it.
 
     Args:
@@ -41,11 +48,14 @@ def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Ge
         ink: The ink on it, with the characters' boxes.
         cell: The borders of a printed cell, if there is one.
         random: Generator of all random choices.
+        tight: The box of the ink to which the picture is cropped, if it is.
     """
     height, width = image.shape
     frame = (0, 0, width, height)
-    if random.random() < 0.33:
-        left, top, right, bottom = _cut(ink, cell, height, width, random)
+    if tight is not None or random.random() < 0.33:
+        cut = _cut(ink, cell, height, width, random) if tight is None else _near(tight, random)
+        left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
+        top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
         if right - left >= 8 and bottom - top >= 8:
             frame = (left, top, right, bottom)
             image = padded(
@@ -56,27 +66,29 @@ def framed(image: np.ndarray, ink: Ink, cell: Sides | None, random: np.random.Ge
     return seen_page(image, ink, frame)
 
 
+def _near(box: Sides, random: np.random.Generator) -> Sequence[float]:
+    return [
+        at + side * random.uniform(-0.5, 3) for at, side in zip(box, (-1, -1, 1, 1), strict=True)
+    ]
+
+
 def _cut(
     ink: Ink, cell: Sides | None, height: int, width: int, random: np.random.Generator
-) -> tuple[int, int, int, int]:
+) -> Sequence[float]:
     """The edges of a picture: at a cell's borders, around characters, or anywhere."""
     if cell is not None and random.random() < 0.7:
         # The borders are inside the picture, along its edge, or just outside.
-        cut = [
+        return [
             at + side * random.uniform(-2, 9) for at, side in zip(cell, (-1, -1, 1, 1), strict=True)
         ]
-    elif random.random() < 0.5:
-        cut = list(around(ink, height, width, random))
-    else:
-        cut = [
-            random.uniform(-40, 40),
-            random.uniform(-12, 12),
-            width + random.uniform(-120, 40),
-            height + random.uniform(-12, 12),
-        ]
-    left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
-    top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
-    return left, top, right, bottom
+    if random.random() < 0.5:
+        return around(ink, height, width, random)
+    return (
+        random.uniform(-40, 40),
+        random.uniform(-12, 12),
+        width + random.uniform(-120, 40),
+        height + random.uniform(-12, 12),
+    )
 
 
 def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> Page:

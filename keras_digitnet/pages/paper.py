@@ -30,7 +30,7 @@ def paper_under(
     if random.random() < 0.12:
         stain = np.clip(noise(paper.shape, 24, random) - random.uniform(0, 1), 0, 1)
         paper *= 1 - random.uniform(0.1, 0.6) * stain
-    if random.random() < 0.08:
+    if random.random() < 0.12:
         paper *= 1 - _blots(height, width, random)
     printed = _rulings(height, width, cell, random)
     page = paper * (1 - printed) * (1 - darkness * ink.layer)
@@ -125,6 +125,29 @@ def light_on(height: int, width: int, random: np.random.Generator) -> np.ndarray
     return light
 
 
+def coarsened(
+    image: np.ndarray, factor: float, random: np.random.Generator, binary: bool = False
+) -> np.ndarray:
+    """The image at a lower resolution, enlarged again; `(H, W)` float32, as the image is.
+
+    Args:
+        image: `(H, W)` float32 from 0 to 1.
+        factor: The lower resolution, as a fraction of the image's.
+        random: Generator of all random choices.
+        binary: Whether to leave only two tones.
+    """
+    import cv2
+
+    height, width = image.shape
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if binary:
+        low, high = image.min(), image.max()
+        image = np.where(image < low + (high - low) * random.uniform(0.4, 0.65), low, high)
+    how = cv2.INTER_LINEAR if random.random() < 0.7 else cv2.INTER_NEAREST
+    return cv2.resize(image, (width, height), interpolation=how)
+
+
 def photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Simulates a camera: blur, resolution, noise, contrast, polarity and compression.
 
@@ -137,13 +160,8 @@ def photographed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """
     import cv2
 
-    height, width = image.shape
-    if random.random() < 0.2:  # a low resolution, enlarged
-        factor = random.uniform(0.4, 0.9)
-        size = (round(width * factor), round(height * factor))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        how = cv2.INTER_LINEAR if random.random() < 0.7 else cv2.INTER_NEAREST
-        image = cv2.resize(image, (width, height), interpolation=how)
+    if random.random() < 0.2:
+        image = coarsened(image, random.uniform(0.4, 0.9), random)
     if random.random() < 0.7:
         blur = random.uniform(0.3, 0.7) if random.random() < 0.65 else random.uniform(0.5, 1.5)
         image = cv2.GaussianBlur(image, (0, 0), blur)

@@ -14,6 +14,7 @@ from keras_digitnet.config import TrainConfig
 from keras_digitnet.data import Dataset
 from keras_digitnet.distribution import Group
 from keras_digitnet.networks.blocks import jit_compile
+from keras_digitnet.pages.batches import Batch
 from keras_digitnet.training.callbacks import (
     Checkpoint,
     EarlyStopping,
@@ -24,7 +25,7 @@ from keras_digitnet.training.callbacks import (
 )
 from keras_digitnet.training.history import History, best_epoch
 from keras_digitnet.training.schedule import StepRates, WarmupCosine
-from keras_digitnet.training.tasks import Batch, Task, task_of
+from keras_digitnet.training.tasks import Task, task_of
 
 
 @dataclass(frozen=True)

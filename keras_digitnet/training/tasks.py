@@ -15,6 +15,7 @@ from keras_digitnet.data import Dataset, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.evaluation import LinesReport, Report, evaluate, fit_presence, fit_temperature
 from keras_digitnet.formats.keras_file import load_keras_model
+from keras_digitnet.formats.runtime import usable_cpus
 from keras_digitnet.networks.blocks import fold_temperature
 from keras_digitnet.networks.classifier import build_model
 from keras_digitnet.networks.detector import (
@@ -25,10 +26,10 @@ from keras_digitnet.networks.detector import (
     characters,
     fold_presence,
     peaks,
-    targets,
 )
 from keras_digitnet.networks.distillation import add_teachers
 from keras_digitnet.pages import Composer, GlyphSource
+from keras_digitnet.pages.batches import Batch, PageBatches
 from keras_digitnet.reading.finding import Reader
 from keras_digitnet.reading.inference import (
     Classifier,
@@ -38,7 +39,6 @@ from keras_digitnet.reading.inference import (
 )
 from keras_digitnet.written_lines import read_lines
 
-Batch = tuple[np.ndarray, np.ndarray]
 AnyReport = Report | LinesReport
 
 # The norm is from 2 to 20 in a reader's training; without a limit one diverged in its fourth epoch.
@@ -221,17 +221,17 @@ class ReaderTask:
 
     def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
         """Batches of pages `(B, H, W, 1)` uint8 and targets `(B, h, w, 8)` float32."""
-        compose = self._composer(self._dataset.train)
+        numbers = (
+            (epoch, step) for epoch in itertools.count(first_epoch) for step in range(self.steps)
+        )
         pages = range(self._config.batch_size)[rows]
-        for epoch in itertools.count(first_epoch):
-            for step in range(self.steps):
-                yield self._batch(compose, pages, (epoch, step))
+        return self._pages(self._dataset.train, pages).in_order(numbers, _page_workers())
 
     def validation(self) -> Batch:
         """Pages composed of the validation characters, and their targets."""
-        compose = self._composer(self._dataset.validation)
+        pages = range(self._network.validation_pages)
         # No epoch has this number, so these pages are in no training epoch.
-        return self._batch(compose, range(self._network.validation_pages), (2**32 - 1, 0))
+        return self._pages(self._dataset.validation, pages).compose((2**32 - 1, 0))
 
     def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """Calibrates the logits by a temperature, and the presence by scale and shift."""
@@ -256,25 +256,23 @@ class ReaderTask:
         if self._config.test:
             shown, kind = read_lines(reader, self._dataset.test, _LINES), "test"
             test = shown.report
-        compose = self._composer(self._dataset.train)
-        pages = [compose.compose(self._random(0, 0, index)) for index in range(_SHOWN_PAGES)]
+        composing = self._pages(self._dataset.train, range(_SHOWN_PAGES))
+        pages = [composing.page((0, 0), index) for index in composing.pages]
         figure = plots.plot_pages(pages, self._dataset.classes, f"{title}: training pages")
         plots.save_figure(figure, folder.pages_path)
         title = f"{title}, {_LINES:,} lines of {kind} images"
         plots.save_figure(plots.plot_lines(shown.mistakes(), title), folder.mistakes_path)
         return validation, test
 
-    def _random(self, *number: int) -> np.random.Generator:
-        return np.random.default_rng([self._config.seed, *number])
-
-    def _composer(self, split: Split) -> Composer:
+    def _pages(self, split: Split, pages: range) -> PageBatches:
         source = GlyphSource(split.images, split.labels, self._dataset.classes)
-        return Composer(source, self._network.page, self._network.num_classes)
+        composer = Composer(source, self._network.page, self._network.num_classes)
+        return PageBatches(composer, self._config.seed, pages)
 
-    def _batch(self, compose: Composer, indices: range, number: tuple[int, int]) -> Batch:
-        pages = [compose.compose(self._random(*number, index)) for index in indices]
-        images = np.stack([page.image for page in pages])[..., None]
-        return images, np.stack([targets(page) for page in pages])
+
+def _page_workers() -> int:
+    """Processes that compose pages: two processors are left to the training."""
+    return max(usable_cpus() - 2, 0)
 
 
 def undo_calibration(model: keras.Model, figures: Mapping[str, Any]) -> None:
