@@ -36,7 +36,7 @@ def plot_curves(history: Sequence[dict[str, float]], kept: int, title: str) -> F
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _plot_metric(loss_axes, history, "loss")
-    loss_axes.set(ylabel="cross-entropy (nats, logarithmic)", yscale="log", title="Loss")
+    loss_axes.set(ylabel="loss (logarithmic)", yscale="log", title="Loss")
     loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss_axes.yaxis.set_major_formatter("{x:g}")
     loss_axes.yaxis.set_minor_locator(NullLocator())
