@@ -144,7 +144,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served() -> Iterator[RunningPage]:
     """The web page; its tests share the server by being in one `xdist_group`, "demo"."""
-    with running_page(ends_within=30) as page:
+    with running_page(ends_within=30, model=None) as page:
         yield page
 
 

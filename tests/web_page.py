@@ -35,10 +35,15 @@ class RunningPage:
 
 @contextlib.contextmanager
 def started_page(
-    port: int, stderr: IO[str] | int = subprocess.PIPE, model: str = "nano"
+    port: int, stderr: IO[str] | int = subprocess.PIPE, model: str | None = "nano"
 ) -> Iterator[subprocess.Popen[str]]:
-    """Starts the page's process, and ends it even if the test fails."""
-    command = [sys.executable, "-m", "keras_digitnet", "demo", "--model", model]
+    """Starts the page's process, and ends it even if the test fails.
+
+    Without a model it reads as `keras-digitnet demo` does by default.
+    """
+    command = [sys.executable, "-m", "keras_digitnet", "demo"]
+    if model is not None:
+        command += ["--model", model]
     with subprocess.Popen(
         [*command, "--port", str(port)],
         stderr=stderr,
@@ -55,7 +60,7 @@ def started_page(
 
 
 @contextlib.contextmanager
-def running_page(ends_within: float, model: str = "nano") -> Iterator[RunningPage]:
+def running_page(ends_within: float, model: str | None = "nano") -> Iterator[RunningPage]:
     """Serves a page; Ctrl-C must end it in time, and it must print nothing else."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
