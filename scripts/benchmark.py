@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import readme
 import speed_curves
 import speed_processes
@@ -312,38 +313,58 @@ def _format_rows(keras_path: Path, folder: Path, data: str) -> list[tuple[str, .
 
 @app.command()
 def shell(write: Write = False) -> None:
-    """Seconds that a command takes from a cold shell."""
-    picture = str(Path(__file__).parent / "seven.png")
-    commands = (["--help"], ["info"], ["predict", picture], ["read", picture])
+    """Seconds and memory that a command takes from a cold shell."""
+    seven = str(Path(__file__).parent / "seven.png")
     results = RESULTS_DIR if write else OWN_RESULTS_DIR
     rows = []
-    for arguments in commands:
-        name = f"shell-{arguments[0].strip('-')}"
-        measure = functools.partial(_median_seconds_of, arguments)
-        seconds = once(name, arguments[:1], results, measure)
-        shown = [Path(argument).name for argument in arguments]
-        rows.append((f"`keras-digitnet {' '.join(shown)}`", f"{seconds:.2f} s"))
-    columns = ("command", "from a cold shell")
+    with tempfile.TemporaryDirectory() as folder:
+        amount, photo = _pictures_of_two_sizes(Path(folder))
+        for name, arguments in (
+            ("help", ["--help"]),
+            ("info", ["info"]),
+            ("predict", ["predict", seven]),
+            ("read", ["read", seven]),
+            ("read-amount", ["read", amount]),
+            ("read-photo", ["read", photo]),
+        ):
+            measure = functools.partial(_median_cost_of, arguments)
+            seconds, memory = once(f"shell-{name}", [name], results, measure)
+            shown = " ".join(Path(argument).name for argument in arguments)
+            rows.append((f"`keras-digitnet {shown}`", f"{seconds:.2f} s", f"{memory:.0f} MB"))
+    columns = ("command", "from a cold shell", "memory")
     print_table("medians of 9", columns, rows)
     if write:
         _write("speed-shell", columns, rows)
 
 
-def _median_seconds_of(arguments: list[str]) -> float:
-    return statistics.median(_seconds_of(arguments) for _ in range(9))
+def _pictures_of_two_sizes(folder: Path) -> tuple[str, str]:
+    """Writes a number of 64x256 pixels and a page of 12 megapixels; returns their paths."""
+    page = cv2.imread(str(Path(__file__).parent / "page.jpg"))
+    amount, photo = str(folder / "amount.png"), str(folder / "photo.jpg")
+    cv2.imwrite(amount, cv2.resize(page[20:110, 20:380], (256, 64), interpolation=cv2.INTER_AREA))
+    cv2.imwrite(photo, cv2.resize(page, (4000, 3000), interpolation=cv2.INTER_CUBIC))
+    return amount, photo
 
 
-def _seconds_of(arguments: list[str]) -> float:
+def _median_cost_of(arguments: list[str]) -> tuple[float, float]:
+    seconds, memory = zip(*(_cost_of(arguments) for _ in range(9)), strict=True)
+    return statistics.median(seconds), statistics.median(memory)
+
+
+def _cost_of(arguments: list[str]) -> tuple[float, float]:
+    """Seconds and peak megabytes of a command."""
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     start = time.perf_counter()
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "keras_digitnet", *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        check=True,
     )
-    return time.perf_counter() - start
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{arguments}: expected exit code 0; received status {status}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 @app.command()
