@@ -12,6 +12,7 @@ machine or library versions; delete a file to force it.
 import functools
 import hashlib
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -21,11 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import readme
 import speed_curves
 import speed_processes
 import typer
+from PIL import Image
 from speed_processes import Measurement, Worker, measured, once
 
 from keras_digitnet.cli.output import print_table
@@ -339,10 +340,10 @@ def shell(write: Write = False) -> None:
 
 def _pictures_of_two_sizes(folder: Path) -> tuple[str, str]:
     """Writes a number of 64x256 pixels and a page of 12 megapixels; returns their paths."""
-    page = cv2.imread(str(Path(__file__).parent / "page.jpg"))
+    page = Image.open(Path(__file__).parent / "page.jpg")
     amount, photo = str(folder / "amount.png"), str(folder / "photo.jpg")
-    cv2.imwrite(amount, cv2.resize(page[20:110, 20:380], (256, 64), interpolation=cv2.INTER_AREA))
-    cv2.imwrite(photo, cv2.resize(page, (4000, 3000), interpolation=cv2.INTER_CUBIC))
+    page.crop((20, 20, 380, 110)).resize((256, 64)).save(amount)
+    page.resize((4000, 3000)).save(photo)
     return amount, photo
 
 
@@ -361,10 +362,15 @@ def _cost_of(arguments: list[str]) -> tuple[float, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{arguments}: expected exit code 0; received status {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    # Not the resource usage of the child, which starts with the memory of this process.
+    peak, status = 0, Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text()):
+            peak = int(found[1])
+        time.sleep(0.005)
+    if process.returncode:
+        raise RuntimeError(f"{arguments}: expected exit code 0; received {process.returncode}")
+    return time.perf_counter() - start, peak / 1000
 
 
 @app.command()
