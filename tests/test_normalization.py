@@ -177,9 +177,12 @@ def test_every_kind_of_pixel_gives_the_same_digit() -> None:
         np.zeros((300, 200, 3), np.uint8),
         np.full((1, 1), 7, np.uint8),
         np.zeros((1, 60_000), np.uint8),
-        np.random.default_rng(0).normal(200, 3, (200, 200)).astype(np.uint8),
+        *(
+            np.random.default_rng(seed).normal(200, 3, (200, 200)).astype(np.uint8)
+            for seed in (0, 14)
+        ),
     ],
-    ids=["white", "black", "one pixel", "a line", "noise"],
+    ids=["white", "black", "one pixel", "a line", "noise", "other noise"],
 )
 def test_without_ink_there_is_no_digit(picture: np.ndarray) -> None:
     with pytest.raises(DigitNetError, match="picture: no digit found"):

@@ -312,9 +312,15 @@ def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
         if not only.image.any():
             raise _nothing(picture, grey)
         return only
-    candidates = reader.candidates(grey, _LARGE * tallest(grey.shape) / max(grey.shape))
+    large = _LARGE * tallest(grey.shape)
+    candidates = reader.candidates(grey, large / max(grey.shape))
     if not any(each.presence >= BESIDE for each in candidates):
-        candidates = reader.candidates(grey)
+        # A faint large character is a blurred digit, a faint small one is noise.
+        candidates = [
+            each
+            for each in reader.candidates(grey)
+            if each.presence >= BESIDE or each.box[3] - each.box[1] >= large
+        ]
     if not candidates:
         raise _nothing(picture, grey)
     if len(found := present(candidates)) > 1:
