@@ -53,7 +53,11 @@ def framed(
     height, width = image.shape
     frame = (0, 0, width, height)
     if tight is not None or random.random() < 0.33:
-        cut = _cut(ink, cell, height, width, random) if tight is None else _near(tight, random)
+        cut = (
+            _cut(ink, cell, height, width, random)
+            if tight is None
+            else _beside(tight, -0.5, 3, random)
+        )
         left, right = (int(np.clip(value, 0, width)) for value in (cut[0], cut[2]))
         top, bottom = (int(np.clip(value, 0, height)) for value in (cut[1], cut[3]))
         if right - left >= 8 and bottom - top >= 8:
@@ -66,9 +70,10 @@ def framed(
     return seen_page(image, ink, frame)
 
 
-def _near(box: Sides, random: np.random.Generator) -> Sequence[float]:
+def _beside(box: Sides, low: float, high: float, random: np.random.Generator) -> Sequence[float]:
+    """The sides of a box, each moved outwards by `low` to `high` pixels."""
     return [
-        at + side * random.uniform(-0.5, 3) for at, side in zip(box, (-1, -1, 1, 1), strict=True)
+        at + side * random.uniform(low, high) for at, side in zip(box, (-1, -1, 1, 1), strict=True)
     ]
 
 
@@ -78,9 +83,7 @@ def _cut(
     """The edges of a picture: at a cell's borders, around characters, or anywhere."""
     if cell is not None and random.random() < 0.7:
         # The borders are inside the picture, along its edge, or just outside.
-        return [
-            at + side * random.uniform(-2, 9) for at, side in zip(cell, (-1, -1, 1, 1), strict=True)
-        ]
+        return _beside(cell, -2, 9, random)
     if random.random() < 0.5:
         return around(ink, height, width, random)
     return (
