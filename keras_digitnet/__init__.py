@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from keras_digitnet.reading.batch_reader import BatchReader
     from keras_digitnet.reading.finding import Reader
     from keras_digitnet.reading.inference import Classifier, Predictions, average, load
-    from keras_digitnet.reading.reader import Digit, Reading, normalize_digit, read
+    from keras_digitnet.reading.reader import normalize_digit, read
+    from keras_digitnet.reading.results import Digit, Reading
     from keras_digitnet.training import Run, TrainingInterrupted, resume, train
 
 __version__ = "0.1.0"
@@ -51,8 +52,8 @@ _MODULE_OF = {
     "build_model": "networks.classifier",
     "normalize_digit": "reading.reader",
     "Reader": "reading.finding",
-    "Digit": "reading.reader",
-    "Reading": "reading.reader",
+    "Digit": "reading.results",
+    "Reading": "reading.results",
     "read": "reading.reader",
     "Run": "training",
     "TrainingInterrupted": "training",

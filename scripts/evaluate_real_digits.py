@@ -36,7 +36,8 @@ from keras_digitnet.cli.output import print_table
 from keras_digitnet.data import Split, load_dataset
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.reading.inference import load
-from keras_digitnet.reading.reader import Found, Team, find_digit, read, team
+from keras_digitnet.reading.pipeline import Found, Pipeline, as_pipeline
+from keras_digitnet.reading.reader import find_digit, read
 from keras_digitnet.written_lines import write_line
 
 # Height in pixels of the pictures on a sheet of mistakes.
@@ -79,17 +80,17 @@ def main(
     """Prints the fraction of the pictures of each set that are read correctly."""
     if write and (model, data, lines, folder is None) != ("", "mnist", 1000, False):
         raise typer.BadParameter("--write: expected a folder, mnist, 1000 lines and no model")
-    readers = team(load(model) if model else None)
+    pipeline = as_pipeline(load(model) if model else None)
     if with_peers and mistakes:
         raise typer.BadParameter("--mistakes: expected no --peers, which draws nothing")
     if with_peers:
-        compare_with_peers(folder, data, readers, lines, write)
+        compare_with_peers(folder, data, pipeline, lines, write)
         return
     answers: dict[str, list[Answer]] = {}
     for name, (pictures, labels) in find_sets(folder) if folder else ():
-        answers[name] = read_all(readers, pictures, labels)
+        answers[name] = read_all(pipeline, pictures, labels)
     if data:
-        answers |= answers_on(data, readers, lines)
+        answers |= answers_on(data, pipeline, lines)
     rows = [
         (name, f"{len(each):,}", f"{sum(a.text == a.label for a in each) / len(each):.2%}")
         for name, each in answers.items()
@@ -113,7 +114,7 @@ def main(
 
 
 def compare_with_peers(
-    folder: Path | None, data: str, readers: Team, lines: int, write: bool
+    folder: Path | None, data: str, pipeline: Pipeline, lines: int, write: bool
 ) -> None:
     """Compares `read`, `predict` and the peers on all sets and on lines of the data set."""
     sets: dict[str, peers.Set] = dict(find_sets(folder)) if folder else {}
@@ -123,8 +124,8 @@ def compare_with_peers(
         sets[f"{dataset.name}, in lines"] = written_lines(dataset.test, count)
     columns, rows, versions = peers.compare(
         sets,
-        read=lambda picture: line_answer(readers, picture, "").text,
-        predict=lambda picture: digit_answer(readers, picture, "").text,
+        read=lambda picture: line_answer(pipeline, picture, "").text,
+        predict=lambda picture: digit_answer(pipeline, picture, "").text,
     )
     print_table(f"compared with {versions}", columns, rows)
     if write:
@@ -155,28 +156,28 @@ def halves(path: Path, count: int) -> Iterator[tuple[str, Sequence[int]]]:
         yield f"{path.name}, {part}", indices
 
 
-def read_all(readers: Team, pictures: Sequence[Any], labels: Sequence[str]) -> list[Answer]:
+def read_all(pipeline: Pipeline, pictures: Sequence[Any], labels: Sequence[str]) -> list[Answer]:
     """Reads the pictures of a set."""
     answer = digit_answer if peers.is_single(labels) else line_answer
-    return [answer(readers, *each) for each in zip(pictures, labels, strict=True)]
+    return [answer(pipeline, *each) for each in zip(pictures, labels, strict=True)]
 
 
-def digit_answer(readers: Team, picture: Any, label: str) -> Answer:
+def digit_answer(pipeline: Pipeline, picture: Any, label: str) -> Answer:
     """Reads a picture of one digit as `predict` does; the text is empty if none is found."""
     try:
-        found = find_digit(picture, readers)
+        found = find_digit(picture, pipeline)
     except DigitNetError:
         return Answer(picture, BLACK, label, "", 0.0)
-    probabilities = readers.name([found])[0]
+    probabilities = pipeline.classify([found])[0]
     confidence = found.presence * float(probabilities.max())
-    text = readers.classes[probabilities.argmax()]
+    text = pipeline.classes[probabilities.argmax()]
     return Answer(picture, found.image, label, text, confidence)
 
 
-def line_answer(readers: Team, picture: Any, label: str) -> Answer:
+def line_answer(pipeline: Pipeline, picture: Any, label: str) -> Answer:
     """Reads a picture as `read` does; the text is empty if no digit is found."""
     try:
-        reading = read(picture, readers)
+        reading = read(picture, pipeline)
     except DigitNetError:
         return Answer(picture, BLACK, label, "", 0.0)
     seen = np.concatenate([digit.image for digit in reading.digits], axis=1)
@@ -191,23 +192,23 @@ def coverage(answers: Sequence[Answer]) -> list[tuple[str, str]]:
     return [(f"{count / len(surest):.0%}", f"{right[count - 1] / count:.2%}") for count in counts]
 
 
-def answers_on(data: str, readers: Team, count: int) -> dict[str, list[Answer]]:
+def answers_on(data: str, pipeline: Pipeline, count: int) -> dict[str, list[Answer]]:
     """Results for a data set's test digits, raw, as pictures and in lines, and for empty pages."""
     dataset = load_dataset(data)
     test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
-    raw = readers.name([Found(image) for image in images]).argmax(axis=1)
+    raw = pipeline.classify([Found(image) for image in images]).argmax(axis=1)
     pages = [page_without_digits(np.random.default_rng([1, index])) for index in range(count)]
     return {
         f"{dataset.name}, raw": [
-            Answer(image, image, label, readers.classes[index], 1.0)
+            Answer(image, image, label, pipeline.classes[index], 1.0)
             for image, label, index in zip(images, labels, raw, strict=True)
         ],
-        f"{dataset.name}, as pictures": read_all(readers, images, labels),
+        f"{dataset.name}, as pictures": read_all(pipeline, images, labels),
         f"{dataset.name}, in lines": [
-            line_answer(readers, *line) for line in zip(*written_lines(test, count), strict=True)
+            line_answer(pipeline, *line) for line in zip(*written_lines(test, count), strict=True)
         ],
-        "pages without a digit": [line_answer(readers, page, "") for page in pages],
+        "pages without a digit": [line_answer(pipeline, page, "") for page in pages],
     }
 
 

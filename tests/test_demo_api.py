@@ -23,7 +23,7 @@ from web_page import MAX_SECONDS, RunningPage, form_of, post, running_page, star
 from keras_digitnet.demo.uploads import MAX_BYTES
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.answers import predict_files, read_files
-from keras_digitnet.reading.reader import team
+from keras_digitnet.reading.pipeline import as_pipeline
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -45,7 +45,7 @@ TWO_SEVENS = png(
 def test_the_api_answers_like_the_commands(served: RunningPage, way: str) -> None:
     name = "seven.png" if way == "form" else "picture"
     sent = form_of(SEVEN, name=name) if way == "form" else (SEVEN,)
-    model, picture = team(), NamedBytes(SEVEN, name)
+    model, picture = as_pipeline(), NamedBytes(SEVEN, name)
     for path, expected in (
         ("predict", next(predict_files(model, [picture])).to_json()),
         ("read", next(read_files(model, [picture])).to_json()),

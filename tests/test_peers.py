@@ -182,7 +182,7 @@ def test_a_folder_of_sets_becomes_a_table(
     page = tmp_path / "README.md"
     monkeypatch.setattr(readme, "READMES", (page,))
     page.write_text("<!-- peers: start -->\n\n<!-- peers: end -->\n")
-    no_models = evaluate.Team(None, None)  # not used for paper without ink
+    no_models = evaluate.Pipeline(None, None)  # not used for paper without ink
     evaluate.compare_with_peers(sets, "", no_models, 0, write=True)
     assert page.read_text().splitlines() == [
         "<!-- peers: start -->",

@@ -14,7 +14,7 @@ import keras_digitnet as kd
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.reading.answers import read_files
 from keras_digitnet.reading.inference import Classifier
-from keras_digitnet.reading.reader import annotate
+from keras_digitnet.reading.results import annotate
 
 # Strokes in a box of 60x100.
 STROKES = {

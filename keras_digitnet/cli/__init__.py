@@ -132,10 +132,10 @@ def demo(
         if model:
             find_model(model, backend)
         from keras_digitnet.demo import require_packages, serve
-        from keras_digitnet.reading.reader import team
+        from keras_digitnet.reading.pipeline import as_pipeline
 
         require_packages()  # before the model is loaded, which takes longer
-        serve(team(load(model, backend) if model else None, backend=backend), host, port)
+        serve(as_pipeline(load(model, backend) if model else None, backend=backend), host, port)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from keras_digitnet.errors import DigitNetError, without_credentials
 
 if TYPE_CHECKING:
     from keras_digitnet.pictures.sources import NamedBytes
-    from keras_digitnet.reading.reader import Team
+    from keras_digitnet.reading.pipeline import Pipeline
 
 
 def predict(
@@ -55,14 +55,16 @@ def predict(
 
     if raw and model is None:
         model = "base"
-    pictures, jobs, team = _prepared(images, model, reader, jobs, backend, quiet, as_json, as_csv)
-    if team is None:
+    pictures, jobs, pipeline = _prepared(
+        images, model, reader, jobs, backend, quiet, as_json, as_csv
+    )
+    if pipeline is None:
         answers = _errors_of_missing(FilePrediction, pictures)
-    elif raw and team.classifier is None:
+    elif raw and pipeline.classifier is None:
         shown = without_credentials(model)
         raise DigitNetError(f"--raw: expected a classifier; received: {shown}, a reader.")
     else:
-        answers = predict_files(team, with_progress(pictures, quiet), raw, jobs=jobs)
+        answers = predict_files(pipeline, with_progress(pictures, quiet), raw, jobs=jobs)
     columns = ("label", "confidence", "file", "error")
     alone = _is_single(pictures, images)
     print_answers(answers, FilePrediction.to_line, columns, alone, as_json, as_csv)
@@ -112,14 +114,16 @@ def read(
         require_folder(annotate := expanded(annotate))
     from keras_digitnet.reading.answers import FileReading, read_files
 
-    pictures, jobs, team = _prepared(images, model, reader, jobs, backend, quiet, as_json, as_csv)
+    pictures, jobs, pipeline = _prepared(
+        images, model, reader, jobs, backend, quiet, as_json, as_csv
+    )
     if annotate:
         _require_none_inside(annotate, pictures)
-    if team is None:
+    if pipeline is None:
         answers = _errors_of_missing(FileReading, pictures)
     else:
         shown = with_progress(pictures, quiet)
-        answers = read_files(team, shown, min_confidence, annotate, smallest, jobs)
+        answers = read_files(pipeline, shown, min_confidence, annotate, smallest, jobs)
     columns = ("text", "confidence", "file", "error")
     alone = _is_single(pictures, images)
     line = FileReading.to_line if alone else FileReading.to_named_line
@@ -145,14 +149,14 @@ def _prepared(
     quiet: bool,
     as_json: bool,
     as_csv: bool,
-) -> "tuple[list[str | NamedBytes], int, Team | None]":
+) -> "tuple[list[str | NamedBytes], int, Pipeline | None]":
     """The pictures, the number of jobs, and the models; `None` if no picture exists."""
     from keras_digitnet.formats.runtime import usable_cpus
     from keras_digitnet.pictures.files import find_pictures
     from keras_digitnet.pictures.sources import is_there, read_standard_input
     from keras_digitnet.reading.finding import Reader
     from keras_digitnet.reading.inference import find_model, load
-    from keras_digitnet.reading.reader import team
+    from keras_digitnet.reading.pipeline import as_pipeline
 
     if as_json and as_csv:
         raise DigitNetError("expected --json or --csv; received: both.")
@@ -173,7 +177,7 @@ def _prepared(
             shown = without_credentials(reader)
             raise DigitNetError(f"--reader: expected a reader; received: {shown}, a classifier.")
         named = load(model, backend, threads) if model else None
-        return pictures, jobs, team(named, finder, backend, threads)
+        return pictures, jobs, as_pipeline(named, finder, backend, threads)
 
 
 def _errors_of_missing(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:

@@ -8,7 +8,8 @@ import numpy as np
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.decoding import read_grey, resized
 from keras_digitnet.pictures.mnist_form import is_light_on_dark
-from keras_digitnet.reading.reader import Team, find_digit, team, whole
+from keras_digitnet.reading.pipeline import Pipeline, as_pipeline
+from keras_digitnet.reading.reader import find_digit, whole
 
 if TYPE_CHECKING:
     from keras_digitnet.pictures.sources import Picture
@@ -26,7 +27,7 @@ class NormalizedPictures:
 
     def __init__(self, digits: bool = True) -> None:
         self._digits = digits
-        self._team: Team | None = None
+        self._pipeline: Pipeline | None = None
         self._count = 0
         self._changed = 0
         self._inverted = 0
@@ -59,9 +60,9 @@ class NormalizedPictures:
 
     def _normalized(self, grey: np.ndarray, name: str) -> np.ndarray:
         if self._digits:
-            self._team = self._team or team()
+            self._pipeline = self._pipeline or as_pipeline()
             try:
-                return find_digit(grey, self._team).image
+                return find_digit(grey, self._pipeline).image
             except DigitNetError:
                 self._not_one.append(name)
         return whole(grey).image

@@ -9,7 +9,7 @@ import socket
 
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.reading.reader import Team
+from keras_digitnet.reading.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ def require_packages() -> None:
         import_extra(package, "demo")
 
 
-def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(pipeline: Pipeline, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serves the page until Ctrl-C, which it raises as KeyboardInterrupt.
 
     Args:
-        team: The models that read the digits.
+        pipeline: The models that read the digits.
         host: The address to listen on; 0.0.0.0 accepts other machines.
         port: The port to listen on.
 
@@ -51,7 +51,7 @@ def serve(team: Team, host: str = "127.0.0.1", port: int = 7860) -> None:
     # Do not log damaged forms; their senders get an error.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        build_app(team),
+        build_app(pipeline),
         lifespan="off",
         log_config=None,
         log_level="error",

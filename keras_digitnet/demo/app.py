@@ -22,7 +22,9 @@ from keras_digitnet.pictures.decoding import open_upright
 from keras_digitnet.pictures.files import can_decode
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.answers import FileReading, predict_files, read_files
-from keras_digitnet.reading.reader import NoDigitError, Reading, Team, read
+from keras_digitnet.reading.pipeline import Pipeline
+from keras_digitnet.reading.reader import NoDigitError, read
+from keras_digitnet.reading.results import Reading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,7 +102,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_app(team: Team) -> FastAPI:
+def build_app(pipeline: Pipeline) -> FastAPI:
     """The application: the page, `POST /predict`, `POST /read` and `/openapi.json`.
 
     Pictures are read in threads, so that the server stays responsive.
@@ -134,12 +136,16 @@ def build_app(team: Team) -> FastAPI:
     @app.post("/predict", response_model=Prediction, responses=_REFUSALS, openapi_extra=_PICTURE)
     async def predict_one(request: Request) -> Response:
         """Reads a picture of one digit."""
-        return await answer(request, lambda picture: next(predict_files(team, [picture])).to_json())
+        return await answer(
+            request, lambda picture: next(predict_files(pipeline, [picture])).to_json()
+        )
 
     @app.post("/read", response_model=ReadPicture, responses=_REFUSALS, openapi_extra=_PICTURE)
     async def read_all(request: Request) -> Response:
         """Reads all digits of a picture."""
-        return await answer(request, lambda picture: next(read_files(team, [picture])).to_json())
+        return await answer(
+            request, lambda picture: next(read_files(pipeline, [picture])).to_json()
+        )
 
     @app.post("/page/read", include_in_schema=False)
     async def read_for_page(request: Request, preview: bool = False) -> Response:
@@ -147,7 +153,7 @@ def build_app(team: Team) -> FastAPI:
         with places.taken():
             picture = await receive_picture(request)
             async with at_work:
-                return JSONResponse(await run_in_threadpool(_for_page, picture, team, preview))
+                return JSONResponse(await run_in_threadpool(_for_page, picture, pipeline, preview))
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -171,11 +177,11 @@ async def _say_nothing(request: Request, error: Exception) -> Response:
     return Response(status_code=400)
 
 
-def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
+def _for_page(picture: NamedBytes, pipeline: Pipeline, preview: bool) -> dict[str, Any]:
     """A reading with what else the page shows: probabilities, crops and the picture."""
     try:
         shown = _preview(picture) if preview else {}
-        reading = read(picture, team, _DOUBTFUL)
+        reading = read(picture, pipeline, _DOUBTFUL)
     except NoDigitError:
         reading = Reading("", 0.0, ())
     except DigitNetError as error:
@@ -184,8 +190,10 @@ def _for_page(picture: NamedBytes, team: Team, preview: bool) -> dict[str, Any]:
         reading = Reading("", 0.0, ())
     said = FileReading(str(picture), reading).to_json()
     for row, digit in zip(said["digits"], reading.digits, strict=True):
-        row["probabilities"] = dict(zip(team.classes, map(float, digit.probabilities), strict=True))
-        row["seen"] = _data_url(_image(digit.image), "PNG") if team.classifier else None
+        row["probabilities"] = dict(
+            zip(pipeline.classes, map(float, digit.probabilities), strict=True)
+        )
+        row["seen"] = _data_url(_image(digit.image), "PNG") if pipeline.classifier else None
     return said | shown
 
 

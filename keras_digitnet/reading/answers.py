@@ -15,7 +15,9 @@ from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.finding import SMALLEST
 from keras_digitnet.reading.inference import require_size
-from keras_digitnet.reading.reader import Found, Model, Reading, annotate, find_digit, read, team
+from keras_digitnet.reading.pipeline import Found, Model, as_pipeline
+from keras_digitnet.reading.reader import find_digit, read
+from keras_digitnet.reading.results import Reading, annotate
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -89,7 +91,7 @@ def predict_files(
     """Reads pictures of one digit each.
 
     Args:
-        model: The model, as for `team`.
+        model: The model, as for `as_pipeline`.
         paths: The files.
         raw: Whether the pictures are in MNIST's form, so that they are only
             resized; needs a classifier.
@@ -106,13 +108,13 @@ def predict_files(
         ModelError: The model fails, which is no fault of the pictures.
     """
     require_size(batch_size)
-    readers = team(model)
-    if raw and readers.classifier is None:
+    pipeline = as_pipeline(model)
+    if raw and pipeline.classifier is None:
         raise DigitNetError("raw: expected a classifier; received: a reader alone.")
 
     def find(path: str | NamedBytes) -> tuple[str, Found | None, str]:
         try:
-            return str(path), Found(read_image(path)[0]) if raw else find_digit(path, readers), ""
+            return str(path), Found(read_image(path)[0]) if raw else find_digit(path, pipeline), ""
         except ModelError:
             raise
         except DigitNetError as error:
@@ -120,14 +122,14 @@ def predict_files(
 
     found = in_order(find, paths, jobs)
     while batch := list(itertools.islice(found, batch_size)):
-        classified = iter(readers.name([each for _, each, _ in batch if each]))
+        classified = iter(pipeline.classify([each for _, each, _ in batch if each]))
         for path, each, error in batch:
             if each is None:
                 yield FilePrediction(path, error=error)
             else:
                 probabilities = next(classified)
                 confidence = each.presence * float(probabilities.max())
-                label = readers.classes[probabilities.argmax()]
+                label = pipeline.classes[probabilities.argmax()]
                 yield FilePrediction(path, label, confidence)
 
 
@@ -196,7 +198,7 @@ def read_files(
     """Reads pictures of numbers.
 
     Args:
-        model: The model, as for `team`.
+        model: The model, as for `as_pipeline`.
         paths: The files.
         min_confidence: As for `read`.
         annotated_dir: Where to write each picture with its boxes, under its
@@ -211,12 +213,12 @@ def read_files(
         ModelError: The model fails, which is no fault of the pictures.
         WriteError: An annotated picture cannot be written.
     """
-    readers = team(model)
+    pipeline = as_pipeline(model)
     used: set[Path] = set()
 
     def answer(path: str | NamedBytes) -> tuple[str | NamedBytes, FileReading]:
         try:
-            return path, FileReading(str(path), read(path, readers, min_confidence, smallest))
+            return path, FileReading(str(path), read(path, pipeline, min_confidence, smallest))
         except ModelError:
             raise
         except DigitNetError as error:

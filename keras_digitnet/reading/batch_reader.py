@@ -9,7 +9,7 @@ import numpy as np
 from keras_digitnet.pictures.sources import BYTES, NamedBytes
 from keras_digitnet.reading.answers import predict_files, read_files
 from keras_digitnet.reading.inference import load
-from keras_digitnet.reading.reader import team
+from keras_digitnet.reading.pipeline import as_pipeline
 
 
 class BatchReader:
@@ -32,7 +32,7 @@ class BatchReader:
         self, model: str | Path | None = None, one_digit: bool = False, backend: str | None = None
     ) -> None:
         loaded = load(model, backend, threads=1) if model else None
-        self._team = team(loaded, backend=backend, threads=1)
+        self._pipeline = as_pipeline(loaded, backend=backend, threads=1)
         self._one_digit = one_digit
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
@@ -55,14 +55,14 @@ class BatchReader:
         if self._one_digit:
             answers = [
                 (each.label, each.confidence, each.error)
-                for each in predict_files(self._team, pictures)
+                for each in predict_files(self._pipeline, pictures)
             ]
         else:
             answers = [
                 (each.reading.text, each.reading.confidence, "")
                 if each.reading
                 else ("", 0.0, each.error)
-                for each in read_files(self._team, pictures)
+                for each in read_files(self._pipeline, pictures)
             ]
         texts, confidences, errors = zip(*answers, strict=True) if answers else ((), (), ())
         return {

@@ -1,18 +1,13 @@
 """Reads pictures of digits: finds each digit and classifies it."""
 
-import functools
-import io
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
-from keras_digitnet.pictures.decoding import described, open_upright, read_grey
+from keras_digitnet.pictures.decoding import described, read_grey
 from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
 from keras_digitnet.pictures.sources import name_of
 from keras_digitnet.reading.finding import (
@@ -25,203 +20,20 @@ from keras_digitnet.reading.finding import (
     present,
     tallest,
 )
-from keras_digitnet.reading.inference import Classifier, load, load_classifier
+from keras_digitnet.reading.pipeline import Found, Model, Pipeline, as_pipeline
+from keras_digitnet.reading.results import Digit, Reading
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from keras_digitnet.pictures.sources import Picture
 
-# The shipped models that read together by default.
-READER, CLASSIFIER = "reader", "base"
-# The weight of the classifier's log probabilities relative to the reader's. Right with 0.15, 0.2
-# and 0.25: tuned cheques 85.0, 85.4 and 85.2 %, lines of MNIST's validation digits 96.7, 97.0 and
-# 97.0 %, semeion 96.2, 96.4 and 96.6 %, optdigits 98.2, 97.8 and 97.8 %.
-_WEIGHT = 0.2
 # The usual minimum height of a single digit, as a fraction of the tallest possible one. With 1/4,
 # three scales are searched, and 2 of 300 lines of two to eight digits are taken for a single digit;
 # with 1/3 it is two scales, and 27 lines.
 _LARGE = 1 / 4
-_LEAST = 1e-4  # a floor of the probabilities, so that neither model has a veto
-_MAX_SHOWN = 1600  # the longer side of the picture that a notebook shows and stores, in pixels
 
 
 class NoDigitError(DigitNetError):
     """The picture was read, and shows no digit."""
-
-
-@dataclass(frozen=True)
-class Digit:
-    """One digit of a reading.
-
-    Attributes:
-        label: The name of the most probable class, or `?` below `min_confidence`.
-        confidence: The probability that there is a digit of that class.
-        alternatives: The next most probable classes and their probabilities.
-        box: Left, top, width and height in pixels of the upright picture.
-        image: `(28, 28)` uint8, the digit in MNIST's form.
-        probabilities: `(C,)` float64: that there is a digit of each class.
-    """
-
-    label: str
-    confidence: float
-    alternatives: tuple[tuple[str, float], ...]
-    box: tuple[int, int, int, int]
-    image: np.ndarray = field(repr=False, compare=False)
-    probabilities: np.ndarray = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The digits of a picture; a notebook shows the annotated picture.
-
-    Attributes:
-        text: The digits in reading order, one line of text per line.
-        confidence: The probability that all are right, if they are independent.
-        digits: Each digit, in the order of the text.
-        picture: The picture, as it was given; pickles and copies lack it.
-    """
-
-    text: str
-    confidence: float
-    digits: tuple[Digit, ...]
-    picture: "Picture | None" = field(default=None, repr=False, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "picture": None}
-
-    def _repr_png_(self) -> bytes | None:
-        """The annotated picture, for notebooks; `None` if it can no longer be opened."""
-        if self.picture is None:
-            return None
-        try:
-            drawn = annotate(self.picture, self)
-        except DigitNetError:
-            return None
-        drawn.thumbnail((_MAX_SHOWN, _MAX_SHOWN))
-        content = io.BytesIO()
-        drawn.save(content, "PNG")
-        return content.getvalue()
-
-
-@dataclass(frozen=True)
-class Team:
-    """The models that read pictures: one finds the digits; it, a classifier or both name them.
-
-    Attributes:
-        reader: Finds them; with `None` all ink of a picture is one character.
-        classifier: Names them in MNIST's form; with `None` the reader does.
-        together: Whether both name them, or the classifier alone.
-    """
-
-    reader: Reader | None
-    classifier: Classifier | None
-    together: bool = False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        model = self.classifier or self.reader
-        assert model is not None
-        return model.classes
-
-    def name(self, found: Sequence["Found"]) -> np.ndarray:
-        """The class probabilities of the digits found, `(N, C)` float32."""
-        answers = np.zeros((len(found), len(self.classes)), np.float32)
-        if self.classifier is not None and found:
-            answers = self.classifier.predict(
-                np.stack([each.image for each in found])
-            ).probabilities
-        for row, each in enumerate(found):
-            if each.character is None:
-                continue  # was in MNIST's form, so only the classifier names it
-            if self.classifier is None:
-                answers[row] = each.character.probabilities
-            elif self.together:
-                answers[row] = _both(each.character.probabilities, answers[row])
-        return answers
-
-
-# What `team` completes.
-Model = Classifier | Reader | Team | str | Path | None
-
-
-@dataclass(frozen=True)
-class Found:
-    """A digit that has been found, but not named.
-
-    Attributes:
-        image: `(28, 28)` uint8, in MNIST's form.
-        character: The reader's answer; `None` for a picture that was in MNIST's
-            form already.
-    """
-
-    image: np.ndarray
-    character: Character | None = None
-
-    @property
-    def presence(self) -> float:
-        """The probability that there is a digit."""
-        return self.character.presence if self.character else 1.0
-
-
-def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
-    """`(C,)` probabilities: the product of both, the classifier's to the power of `_WEIGHT`."""
-    scores = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
-    product = np.exp(scores - scores.max())
-    return product / product.sum()
-
-
-def team(
-    model: Model = None,
-    reader: Reader | None = None,
-    backend: str | None = None,
-    threads: int | None = None,
-) -> Team:
-    """Completes a model to a team that can read pictures.
-
-    Args:
-        model: A reader; a classifier, which names the digits that a reader
-            finds; the name, path or address of either, as for `load`, which is
-            loaded anew in each call; `None` for the shipped reader and `base`
-            together; or a team.
-        reader: Finds the digits for a classifier; by default the shipped one,
-            if the classes are the ten digits.
-        backend: As for `load`, for the models loaded here.
-        threads: As for `load`, for the models loaded here.
-
-    Raises:
-        DigitNetError: The classes differ, or `model` is a reader and another
-            one is given.
-    """
-    if isinstance(model, str | Path):
-        model = load(model, backend, threads)
-    if isinstance(model, Team):
-        return model
-    if isinstance(model, Reader):
-        if reader is not None:
-            raise DigitNetError("reader: expected none beside a model that is a reader itself.")
-        return Team(model, None)
-    if reader is None and (model is None or model.classes == tuple("0123456789")):
-        reader = _shipped_reader(backend, threads)
-    if model is None:
-        return Team(reader, _shipped_classifier(backend, threads), together=True)
-    if reader is not None and reader.named and model.named:
-        model.require_classes(reader.classes)
-    return Team(reader, model)
-
-
-@functools.cache  # otherwise each call of `read` would load it
-def _shipped_reader(backend: str | None, threads: int | None) -> Reader:
-    reader = load(READER, backend, threads)
-    assert isinstance(reader, Reader)
-    return reader
-
-
-@functools.cache
-def _shipped_classifier(backend: str | None, threads: int | None) -> Classifier:
-    # A second pool of threads, which wait busily, would compete with the reader's.
-    return load_classifier(CLASSIFIER, backend, threads or 1)
 
 
 def read(
@@ -234,7 +46,7 @@ def read(
 
     Args:
         picture: As for `normalize_digit`.
-        model: As for `team`.
+        model: As for `as_pipeline`.
         min_confidence: From 0 to 1; a digit that is less probable becomes `?`.
         smallest: Height of the smallest digits that are sought, as a fraction
             of the picture's longer side.
@@ -249,15 +61,15 @@ def read(
             "expected min_confidence from 0 to 1, and smallest above 0 and up to 1; "
             f"received: {min_confidence} and {smallest}."
         )
-    reading_team = team(model)
+    pipeline = as_pipeline(model)
     grey = read_grey(picture)
-    lines = _find(grey, reading_team.reader, smallest)
+    lines = _find(grey, pipeline.reader, smallest)
     if not lines:
         raise _nothing(picture, grey)
     found = list(itertools.chain(*lines))
     digits = tuple(
-        _digit(each, probabilities, reading_team.classes, min_confidence)
-        for each, probabilities in zip(found, reading_team.name(found), strict=True)
+        _digit(each, probabilities, pipeline.classes, min_confidence)
+        for each, probabilities in zip(found, pipeline.classify(found), strict=True)
     )
     labels = iter(digits)
     text = "\n".join("".join(next(labels).label for _ in line) for line in lines)
@@ -290,19 +102,19 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
         raise DigitNetError(
             f"reader: expected a reader, as kd.load returns it; received: {type(reader).__name__}."
         )
-    return _only(picture, grey, reader or team().reader).image
+    return _only(picture, grey, reader or as_pipeline().reader).image
 
 
-def find_digit(picture: "Picture", reading_team: Team) -> Found:
+def find_digit(picture: "Picture", pipeline: Pipeline) -> Found:
     """Finds the one digit of a picture, which may be in MNIST's form already.
 
     Raises:
         DigitNetError: It is not a picture, or does not show exactly one digit.
     """
     grey = read_grey(picture)
-    if reading_team.classifier and is_normalized(grey):
+    if pipeline.classifier and is_normalized(grey):
         return Found(grey)
-    return _only(picture, grey, reading_team.reader)
+    return _only(picture, grey, pipeline.reader)
 
 
 def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
@@ -374,29 +186,3 @@ def _digit(
         found.image,
         joint,
     )
-
-
-def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
-    """Draws each digit's box, label and confidence on the picture, in colour.
-
-    The lines are outside the boxes, so that they hide no stroke.
-    """
-    from PIL import ImageDraw, ImageFont
-
-    drawn = open_upright(picture)
-    pen = ImageDraw.Draw(drawn)
-    for digit in reading.digits:
-        left, top, width, height = digit.box
-        line = max(1, height // 60)
-        away = line + max(1, height // 30)
-        left, top = max(left - away, 0), max(top - away, 0)
-        right = min(digit.box[0] + width - 1 + away, drawn.width - 1)
-        bottom = min(digit.box[1] + height - 1 + away, drawn.height - 1)
-        pen.rectangle((left, top, right, bottom), outline="red", width=line)
-        text = f"{digit.label} {digit.confidence:.0%}"
-        size = max(10, height // 6)  # narrow neighbours leave room for no more
-        # Above the digit if there is room, otherwise below it, otherwise inside its box.
-        fits_under = top < size and bottom + size < drawn.height
-        y, anchor = (bottom + 1, "la") if fits_under else (top, "lb" if top >= size else "la")
-        pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
-    return drawn
