@@ -197,6 +197,20 @@ def test_a_killed_worker_ends_the_training_with_one_message(batches: PageBatches
             next(composed)
 
 
+def test_a_worker_that_no_longer_answers_ends_the_training_too(
+    batches: PageBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = batches.in_order(endless(), 1)
+    next(composed)
+    monkeypatch.setattr("keras_digitnet.pages.batches._PATIENCE", 1.0)
+    (worker,) = workers_of(os.getpid())
+    os.kill(worker, signal.SIGSTOP)
+    with pytest.raises(DigitNetError, match=r"pages: expected 1 processes .* no pages within 1 s"):
+        for _ in range(100):
+            next(composed)
+    os.kill(worker, signal.SIGCONT)
+
+
 SCRIPT = """
 import itertools, time
 import numpy as np

@@ -22,6 +22,9 @@ Batch = tuple[np.ndarray, np.ndarray]
 _AHEAD = 4
 # Seconds between a worker's checks that the training still runs.
 _PAUSE = 2.0
+# Seconds to wait for a batch, some of which start a worker. A worker that is killed while it
+# answers leaves the pool waiting for the rest of the answer.
+_PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class PageBatches:
             workers: Processes that compose; 0 composes in this one.
 
         Raises:
-            DigitNetError: A worker cannot start, or was killed.
+            DigitNetError: A worker cannot start, was killed, or does not answer.
         """
         if workers:
             yield from _composed_by_workers(self, batches, workers)
@@ -80,13 +83,14 @@ def _composed_by_workers(
         for batch in batches:
             begun.append(pool.submit(_compose, batch))
             if len(begun) > _AHEAD * workers:
-                yield begun.popleft().result()
+                yield begun.popleft().result(_PATIENCE)
         while begun:
-            yield begun.popleft().result()
-    except BrokenProcessPool as error:
+            yield begun.popleft().result(_PATIENCE)
+    except (BrokenProcessPool, TimeoutError) as error:
+        received = first_line(error) if str(error) else f"no pages within {_PATIENCE:.0f} s."
         raise DigitNetError(
-            f"pages: expected {workers} processes that compose them; received: "
-            f"{first_line(error)} A process that is killed often lacked memory."
+            f"pages: expected {workers} processes that compose them; received: {received} "
+            "A process that is killed often lacked memory."
         ) from None
     finally:
         for future in begun:
