@@ -151,26 +151,33 @@ def _scans(picture: "Image.Image") -> int:
     return scans
 
 
-def _colour(picture: "Image.Image") -> "Image.Image":
-    from PIL import Image, ImageOps
+def _upright(picture: "Image.Image") -> "Image.Image":
+    from PIL import ExifTags, ImageOps
 
-    upright = ImageOps.exif_transpose(picture)
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(picture) if turned else picture  # which would be a copy
+
+
+def _colour(picture: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    upright = _upright(picture)
     if upright.mode.startswith("I") or upright.has_transparency_data:
         upright = Image.fromarray(_grey(picture))
     return upright.convert("RGB")
 
 
 def _grey(picture: "Image.Image") -> np.ndarray:
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(picture)
+    upright = _upright(picture)
     if upright.mode.startswith("I"):
         return _eight_bits(np.asarray(upright))
     if upright.mode == "F":
         low, high = upright.getextrema()
         raise ValueError(f"numbers that are not of 8 or 16 bits a pixel, from {low} to {high}.")
     if upright.has_transparency_data:
-        return _eight_bits(_on_paper(upright.convert("RGBA")))  # palettes can be transparent too
+        if upright.mode not in ("LA", "RGBA"):
+            upright = upright.convert("RGBA")  # palettes can be transparent too
+        return _eight_bits(_on_paper(upright))
     return _eight_bits(np.asarray(upright.convert("L")))
 
 
@@ -193,13 +200,13 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _on_paper(picture: "Image.Image") -> np.ndarray:
-    """Composites an RGBA picture, whose ink may be faint, onto paper that contrasts with the ink.
+    """Composites a picture with alpha onto paper that contrasts with its ink, which may be faint.
 
     An opaque page with transparent corners is composited onto its own paper's grey.
     """
     from PIL import Image, ImageChops, ImageStat
 
-    grey, alpha = picture.convert("LA").split()
+    grey, alpha = picture.convert("L"), picture.getchannel("A")
     strongest = int(np.asarray(alpha).max())
     if strongest >= _MIN_ALPHA:
         alpha = alpha.point(lambda value: round(value * 255 / strongest))
