@@ -6,6 +6,8 @@
 Each row is measured once, in a separate process. Answers must be equal; losses differ by rounding.
 """
 
+import collections
+import contextlib
 import csv
 import itertools
 import json
@@ -16,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import readme
@@ -68,7 +70,8 @@ def many(
                 same = found == expected and len(found) == pictures
                 errors = sum(not text for text in found.values())
                 rate = f"{pictures / seconds:.1f}"
-                rows.append((f"`{command}`, {name}", rate, memory, str(errors), str(bool(same))))
+                mb = f"{memory:,.0f} MB"
+                rows.append((f"`{command}`, {name}", rate, mb, str(errors), str(bool(same))))
     columns = ("command", "pictures a second", "memory", "errors", "same answers")
     title = f"{count:,} pictures of a digit, {lines:,} of four, {broken} of each broken"
     _show("speed-many", title, columns, rows, write)
@@ -96,42 +99,67 @@ def make_pictures(folder: Path, count: int, broken: int, digits: int, data: str)
 
 def _command(
     command: str, folder: Path, options: Sequence[str]
-) -> tuple[dict[str, str], float, str]:
-    """The text of each file, seconds, and peak memory."""
+) -> tuple[dict[str, str], float, float]:
+    """The text of each file, seconds, and peak memory in MB."""
     path = folder / "answers.csv"
     arguments = ["-m", "keras_digitnet", command, str(folder / "pictures"), "--csv", *options]
-    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
-    start = time.perf_counter()
-    with path.open("w") as file:
-        child = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, stdout=file, stderr=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
-        raise RuntimeError(f"{command}: ended with {status}")
+    with path.open("w") as file:  # exit code 1: some pictures are invalid
+        seconds, memory = _timed([sys.executable, *arguments], file, (0, 1))
     with path.open(newline="") as file:
         found = {Path(row["file"]).name: next(iter(row.values())) for row in csv.DictReader(file)}
-    return found, seconds, f"{usage.ru_maxrss / 1e3:,.0f} MB"
+    return found, seconds, memory
 
 
-def _ray(python: str, command: str, folder: Path) -> tuple[dict[str, str], float, str]:
+def _ray(python: str, command: str, folder: Path) -> tuple[dict[str, str], float, float]:
     """The same on a local cluster, including the seconds of its start."""
     import pyarrow.parquet as pq
 
     script = Path(__file__).with_name("predict_ray.py")
     options = ["--one-digit"] if command == "predict" else []
-    start = time.perf_counter()
-    subprocess.run(
-        [python, script, folder / "pictures", folder / "answers", *options],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
-    seconds = time.perf_counter() - start
+    arguments = [python, script, folder / "pictures", folder / "answers", *options]
+    seconds, memory = _timed([str(argument) for argument in arguments], sys.stdout, (0,))
     rows = [row for path in folder.glob("answers/*") for row in pq.read_table(path).to_pylist()]
     text = "label" if command == "predict" else "text"
     found = {Path(row["path"]).name: " ".join(row[text].split("\n")) for row in rows}
-    return found if len(found) == len(rows) else {}, seconds, ""
+    return found if len(found) == len(rows) else {}, seconds, memory
+
+
+def _timed(arguments: Sequence[str], output: IO[str], codes: Sequence[int]) -> tuple[float, float]:
+    """Seconds of a command, and the peak memory in MB of all its processes together."""
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    peak, start = 0.0, time.perf_counter()
+    process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.DEVNULL)
+    while True:
+        peak = max(peak, sum(map(_proportional_memory, _family(process.pid))))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(timeout=0.5)
+            break
+    seconds = time.perf_counter() - start
+    if code not in codes:
+        raise RuntimeError(f"{arguments}: expected an exit code of {codes}; received: {code}")
+    return seconds, peak
+
+
+def _family(process: int) -> list[int]:
+    """A process and its descendants."""
+    children = collections.defaultdict(list)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            children[int(parent)].append(int(status.parent.name))
+    family = [process]
+    for member in family:
+        family += children[member]
+    return family
+
+
+def _proportional_memory(process: int) -> float:
+    """Memory of a process in MB; a page that several processes share counts once in all."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1e3
+    return 0.0
 
 
 @app.command()

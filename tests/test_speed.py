@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,24 @@ def test_a_measurement_is_stored_until_its_settings_change(
     assert processes.stored("growth", what, tmp_path) == found
     changed = processes.Measurement("speed_answers.growth", {**settings, "images": 2000})
     assert processes.stored("growth", changed, tmp_path) is None
+
+
+def test_many_pictures_get_the_same_answers_in_one_thread_and_on_all_processors(
+    speed: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed("speed_scale").many(count=5, lines=3, broken=1, ray_python=None, data="digits")
+    rows = [
+        line.replace("│", " ").split()
+        for line in capsys.readouterr().out.splitlines()
+        if "`" in line
+    ]
+    assert len(rows) == 4
+    assert all({"1", "True"} <= set(row) for row in rows)  # errors, same answers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_that_of_a_command_and_its_children(speed: Callable[[str], Any]) -> None:
+    child = "import time; block = b'1' * 200_000_000; time.sleep(2)"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    _, megabytes = speed("speed_scale")._timed([sys.executable, "-c", command], sys.stdout, (0,))
+    assert 200 < megabytes < 400
