@@ -36,7 +36,7 @@ from keras_digitnet.cli.output import print_table
 from keras_digitnet.data import Split, load_dataset
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.reading.inference import load
-from keras_digitnet.reading.pipeline import Found, Pipeline, as_pipeline
+from keras_digitnet.reading.pipeline import FoundDigit, Pipeline, as_pipeline
 from keras_digitnet.reading.reader import find_digit, read
 from keras_digitnet.written_lines import write_line
 
@@ -197,7 +197,7 @@ def answers_on(data: str, pipeline: Pipeline, count: int) -> dict[str, list[Answ
     dataset = load_dataset(data)
     test = dataset.test
     images, labels = list(test.images[..., 0]), [str(label) for label in test.labels]
-    raw = pipeline.classify([Found(image) for image in images]).argmax(axis=1)
+    raw = pipeline.classify([FoundDigit(image) for image in images]).argmax(axis=1)
     pages = [page_without_digits(np.random.default_rng([1, index])) for index in range(count)]
     return {
         f"{dataset.name}, raw": [

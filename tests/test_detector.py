@@ -160,7 +160,7 @@ def test_boxes_of_the_same_character_are_merged_and_neighbours_kept() -> None:
     boxes = np.array([(0, 0, 20, 30), (1, 1, 20, 31), (6, 2, 12, 26), (19, 0, 38, 30)], float)
     same, inside = finding._overlaps(boxes)
     assert same[0].tolist() == [True, True, False, False]
-    assert finding._non_maxima_removed(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
+    assert finding._suppress_non_maxima(np.array([0.9, 0.8, 0.6, 0.7]), same | inside) == [0, 3]
 
 
 def test_presence_is_combined_over_the_scales_that_show_a_character() -> None:

@@ -202,7 +202,7 @@ def test_a_worker_that_no_longer_answers_ends_the_training_too(
 ) -> None:
     composed = batches.in_order(endless(), 1)
     next(composed)
-    monkeypatch.setattr("keras_digitnet.pages.batches._PATIENCE", 1.0)
+    monkeypatch.setattr("keras_digitnet.pages.batches._TIMEOUT", 1.0)
     (worker,) = workers_of(os.getpid())
     os.kill(worker, signal.SIGSTOP)
     with pytest.raises(DigitNetError, match=r"pages: expected 1 processes .* no pages within 1 s"):

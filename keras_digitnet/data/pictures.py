@@ -9,7 +9,7 @@ from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.decoding import read_grey, resized
 from keras_digitnet.pictures.mnist_form import is_light_on_dark
 from keras_digitnet.reading.pipeline import Pipeline, as_pipeline
-from keras_digitnet.reading.reader import find_digit, whole
+from keras_digitnet.reading.reader import find_digit, whole_picture
 
 if TYPE_CHECKING:
     from keras_digitnet.pictures.sources import Picture
@@ -65,7 +65,7 @@ class NormalizedPictures:
                 return find_digit(grey, self._pipeline).image
             except DigitNetError:
                 self._not_one.append(name)
-        return whole(grey).image
+        return whole_picture(grey).image
 
     def report(self, where: str) -> None:
         """Logs once, for all pictures, what was changed.

@@ -19,12 +19,12 @@ from keras_digitnet.pages.targets import targets
 Batch = tuple[np.ndarray, np.ndarray]
 
 # Batches that each worker composes ahead, so that none waits while an epoch is validated and saved.
-_AHEAD = 4
+_PREFETCH = 4
 # Seconds between a worker's checks that the training still runs.
-_PAUSE = 2.0
-# Seconds to wait for a batch, some of which start a worker. A worker that is killed while it
-# answers leaves the pool waiting for the rest of the answer.
-_PATIENCE = 300.0
+_POLL_SECONDS = 2.0
+# Timeout of a batch in seconds, with the start of a worker. One that is killed while it answers
+# leaves the pool waiting for the rest of the answer.
+_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def _composed_by_workers(
     try:
         for batch in batches:
             begun.append(pool.submit(_compose, batch))
-            if len(begun) > _AHEAD * workers:
-                yield begun.popleft().result(_PATIENCE)
+            if len(begun) > _PREFETCH * workers:
+                yield begun.popleft().result(_TIMEOUT)
         while begun:
-            yield begun.popleft().result(_PATIENCE)
+            yield begun.popleft().result(_TIMEOUT)
     except (BrokenProcessPool, TimeoutError) as error:
-        received = first_line(error) if str(error) else f"no pages within {_PATIENCE:.0f} s."
+        received = first_line(error) if str(error) else f"no pages within {_TIMEOUT:.0f} s."
         raise DigitNetError(
             f"pages: expected {workers} processes that compose them; received: {received} "
             "A process that is killed often lacked memory."
@@ -98,21 +98,21 @@ def _composed_by_workers(
         pool.shutdown(wait=False)
 
 
-def _start_worker(composing: PageBatches, training: int) -> None:
-    """Keeps what this worker process composes with; `training` is the process it works for."""
+def _start_worker(composing: PageBatches, parent: int) -> None:
+    """Keeps what this worker process composes with; `parent` is the process it works for."""
     import cv2
 
     global _composing
     _composing = composing
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training's to handle
-    threading.Thread(target=_exit_after, args=(training,), daemon=True).start()
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-def _exit_after(training: int) -> None:
+def _exit_after(parent: int) -> None:
     """Ends this worker soon after the process it works for, even if that was killed."""
-    while os.getppid() == training:
-        time.sleep(_PAUSE)
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
     os._exit(0)
 
 

@@ -15,7 +15,7 @@ from keras_digitnet.pictures.decoding import read_image
 from keras_digitnet.pictures.sources import NamedBytes
 from keras_digitnet.reading.finding import SMALLEST
 from keras_digitnet.reading.inference import require_size
-from keras_digitnet.reading.pipeline import Found, Model, as_pipeline
+from keras_digitnet.reading.pipeline import FoundDigit, Model, as_pipeline
 from keras_digitnet.reading.reader import find_digit, read
 from keras_digitnet.reading.results import Reading, annotate
 
@@ -112,9 +112,13 @@ def predict_files(
     if raw and pipeline.classifier is None:
         raise DigitNetError("raw: expected a classifier; received: a reader alone.")
 
-    def find(path: str | NamedBytes) -> tuple[str, Found | None, str]:
+    def find(path: str | NamedBytes) -> tuple[str, FoundDigit | None, str]:
         try:
-            return str(path), Found(read_image(path)[0]) if raw else find_digit(path, pipeline), ""
+            return (
+                str(path),
+                FoundDigit(read_image(path)[0]) if raw else find_digit(path, pipeline),
+                "",
+            )
         except ModelError:
             raise
         except DigitNetError as error:

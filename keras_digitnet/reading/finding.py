@@ -16,19 +16,19 @@ from keras_digitnet.pictures.padding import padded
 MARGIN = 12
 MULTIPLE = 8
 # Neighbouring scales differ by this factor at most, so that nearly every character is between
-# `_SMALLEST` and `_LARGEST` pixels high at two of them; the training characters have 10 to 42.
+# `_MIN_HEIGHT` and `_MAX_HEIGHT` pixels high at two of them; the training characters have 10 to 42.
 _STEP = 1.5
-_SMALLEST, _LARGEST = 11.0, 41.0
+_MIN_HEIGHT, _MAX_HEIGHT = 11.0, 41.0
 _USUAL = 24.0
 # Height of the smallest characters that are sought: a fraction of the picture's longer side, and
 # a number of pixels, whichever is more.
 SMALLEST = 1 / 80
 _LOWEST = 8
-# The lowest presence of a character, and that of one in the same line as such a character: a stroke
-# beside digits is a 1, on its own it may be a border. With 0.85, 0.9, 0.93 and 0.95 beside 0.4 no
-# digit is found on 92.3, 94.8, 96.3 and 96.8 % of 400 pages without one, and 95, 94, 91 and 89 % of
-# 300 pages with one MNIST digit are read; lines and cheques lose less than half a point. With 0.3
-# or 0.5 instead of 0.4 the tuned cheques lose half a point.
+# Hysteresis thresholds for each line: the lowest presence of a character, and of one beside such a
+# character. A stroke beside digits is a 1, on its own it may be a border. With 0.85, 0.9, 0.93 and
+# 0.95 beside 0.4 no digit is found on 92.3, 94.8, 96.3 and 96.8 % of 400 pages without one, and 95,
+# 94, 91 and 89 % of 300 pages with one MNIST digit are read; lines and cheques lose less than half
+# a point. With 0.3 or 0.5 instead of 0.4 the tuned cheques lose half a point.
 # FAINT is enough in `predict`, and for a character that fills the picture.
 PRESENT = 0.95
 BESIDE = 0.4
@@ -80,7 +80,7 @@ class Character:
         return self.box[3] - self.box[1]
 
 
-class Named:
+class LoadedModel:
     """A trained model in any runtime, and the names of its classes.
 
     It may be used by any number of threads at once, in every format, and by a
@@ -119,7 +119,7 @@ class Named:
             )
 
 
-class Reader(Named):
+class Reader(LoadedModel):
     """A trained detector of characters, in any runtime."""
 
     def find(
@@ -139,7 +139,7 @@ class Reader(Named):
             ModelError: As for `candidates`.
         """
         candidates = self.candidates(grey, smallest)
-        return present(candidates) or _likeliest_of(candidates, filling * max(grey.shape))
+        return present(candidates) or _likeliest(candidates, filling * max(grey.shape))
 
     def candidates(self, grey: np.ndarray, smallest: float = SMALLEST) -> list[Character]:
         """Finds possible characters, in no order, with a presence of `FAINT` at one scale or more.
@@ -162,7 +162,7 @@ class Reader(Named):
         # Perhaps a tight crop, in which strokes reach the edge but do not continue beyond it.
         cropped = self._found(grey, smallest, as_edge=False)
         if sure is None:
-            return max(found, cropped, key=_likeliest)
+            return max(found, cropped, key=_max_presence)
         # More characters than before are borders, which end at the picture's edge now.
         return cropped if len(present(cropped)) == len(present(found)) else found
 
@@ -170,7 +170,7 @@ class Reader(Named):
         """The possible characters; `as_edge` is that of `canvas`."""
         steps = scales(grey.shape, smallest)
         looks = [self._at_scale(canvas(grey, scale, as_edge), scale, grey.shape) for scale in steps]
-        boxes, presence, probabilities = _joined(looks)
+        boxes, presence, probabilities = _concatenated(looks)
         look = np.repeat(np.arange(len(looks)), [len(peaks[0]) for peaks in looks])
         same, inside = _overlaps(boxes)
         averaged = _averaged_presence(boxes, presence, look, np.array(steps), same)
@@ -180,12 +180,12 @@ class Reader(Named):
                 float(averaged[index]),
                 np.average(probabilities[same[index]], axis=0, weights=presence[same[index]]),
             )
-            for index in _non_maxima_removed(averaged, same | inside)
+            for index in _suppress_non_maxima(averaged, same | inside)
         ]
 
     def _at_scale(self, page: np.ndarray, scale: float, shape: Sequence[int]) -> _Peaks:
         """The peaks at one scale, in pixels of the picture, whose shape is `shape`."""
-        boxes, presence, probabilities = _joined(
+        boxes, presence, probabilities = _concatenated(
             [
                 self._peaks(page, rows, columns)
                 for rows in _tiles(page.shape[1])
@@ -196,7 +196,7 @@ class Reader(Named):
         tall = boxes[:, 3] - boxes[:, 1]
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         within = ((middle > 0) & (middle < np.array(shape[::-1]) * scale)).all(axis=1)
-        good = within & (tall >= _SMALLEST) & (tall <= _LARGEST)
+        good = within & (tall >= _MIN_HEIGHT) & (tall <= _MAX_HEIGHT)
         return boxes[good] / scale, presence[good], probabilities[good]
 
     def _peaks(self, page: np.ndarray, rows: "_Tile", columns: "_Tile") -> _Peaks:
@@ -247,7 +247,7 @@ def scales(shape: Sequence[int], smallest: float = SMALLEST) -> list[float]:
     """The scales at which to search: from characters that fill the picture to the smallest."""
     # A picture that is too short for any character is not enlarged.
     fills = _USUAL / max(tallest(shape), _LOWEST)
-    finest = max(_SMALLEST / max(_LOWEST, smallest * max(shape)), fills)
+    finest = max(_MIN_HEIGHT / max(_LOWEST, smallest * max(shape)), fills)
     steps = math.ceil(math.log(finest / fills) / math.log(_STEP))
     return [fills * (finest / fills) ** (step / max(steps, 1)) for step in range(steps + 1)]
 
@@ -295,12 +295,12 @@ def _tiles(side: int) -> list[_Tile]:
     ]
 
 
-def _joined(peaks: Sequence[_Peaks]) -> _Peaks:
+def _concatenated(peaks: Sequence[_Peaks]) -> _Peaks:
     boxes, presence, probabilities = (np.concatenate(arrays) for arrays in zip(*peaks, strict=True))
     return boxes, presence, probabilities
 
 
-def _likeliest(found: Sequence[Character]) -> float:
+def _max_presence(found: Sequence[Character]) -> float:
     return max((character.presence for character in found), default=0.0)
 
 
@@ -336,24 +336,24 @@ def _averaged_presence(
     return np.where(surest >= 0, surest, 0).sum(axis=1) / (surest >= 0).sum(axis=1)
 
 
-def _non_maxima_removed(presence: np.ndarray, one: np.ndarray) -> list[int]:
+def _suppress_non_maxima(presence: np.ndarray, overlaps: np.ndarray) -> list[int]:
     """The index of the likeliest box of each character, in descending order of presence."""
     free = np.ones(len(presence), bool)
     kept = []
     for index in np.argsort(-presence, kind="stable"):
         if free[index]:
             kept.append(int(index))
-            free &= ~one[index]
+            free &= ~overlaps[index]
     return kept
 
 
 def present(candidates: Sequence[Character]) -> list[Character]:
     """The characters of lines with a `PRESENT` one whose own presence is at least `BESIDE`."""
     lines = in_lines([each for each in candidates if each.presence >= BESIDE])
-    return [each for line in lines if _likeliest(line) >= PRESENT for each in line]
+    return [each for line in lines if _max_presence(line) >= PRESENT for each in line]
 
 
-def _likeliest_of(candidates: Sequence[Character], height: float) -> list[Character]:
+def _likeliest(candidates: Sequence[Character], height: float) -> list[Character]:
     """The likeliest character of at least this height in pixels, if there is one."""
     tall = [each for each in candidates if each.height >= height]
     return sorted(tall, key=lambda each: -each.presence)[:1]

@@ -27,7 +27,7 @@ from keras_digitnet.errors import (
 )
 from keras_digitnet.formats import BY_SUFFIX, EXPORTED, SAVED_MODEL
 from keras_digitnet.formats.runtime import Runtime
-from keras_digitnet.reading.finding import Named, Reader
+from keras_digitnet.reading.finding import LoadedModel, Reader
 
 # Some runtimes, such as OpenVINO, deadlock if several threads start them at once.
 _open_lock = threading.Lock()
@@ -52,7 +52,7 @@ class Predictions:
     probabilities: np.ndarray
 
 
-class Classifier(Named):
+class Classifier(LoadedModel):
     """A trained model that classifies images of single digits, in any format.
 
     It is thread-safe. Forked processes may use it too, unless it runs in Keras or

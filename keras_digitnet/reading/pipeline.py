@@ -21,7 +21,7 @@ _LEAST = 1e-4  # a floor of the probabilities, so that neither model has a veto
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundDigit:
     """A digit that has been found, but not classified.
 
     Attributes:
@@ -62,7 +62,7 @@ class Pipeline:
         assert model is not None
         return model.classes
 
-    def classify(self, found: Sequence["Found"]) -> np.ndarray:
+    def classify(self, found: Sequence["FoundDigit"]) -> np.ndarray:
         """The class probabilities of digits that were found, `(N, C)` float32."""
         answers = np.zeros((len(found), len(self.classes)), np.float32)
         if self.classifier is not None and found:
@@ -75,7 +75,7 @@ class Pipeline:
             if self.classifier is None:
                 answers[row] = each.character.probabilities
             elif self.together:
-                answers[row] = _both(each.character.probabilities, answers[row])
+                answers[row] = _combined(each.character.probabilities, answers[row])
         return answers
 
 
@@ -83,7 +83,7 @@ class Pipeline:
 Model = Classifier | Reader | Pipeline | str | Path | None
 
 
-def _both(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
+def _combined(of_reader: np.ndarray, of_classifier: np.ndarray) -> np.ndarray:
     """`(C,)` probabilities: the product of both, the classifier's to the power of `_WEIGHT`."""
     scores = np.log(of_reader + _LEAST) + _WEIGHT * np.log(of_classifier + _LEAST)
     product = np.exp(scores - scores.max())

@@ -20,7 +20,7 @@ from keras_digitnet.reading.finding import (
     present,
     tallest,
 )
-from keras_digitnet.reading.pipeline import Found, Model, Pipeline, as_pipeline
+from keras_digitnet.reading.pipeline import FoundDigit, Model, Pipeline, as_pipeline
 from keras_digitnet.reading.results import Digit, Reading
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
         raise DigitNetError(
             f"reader: expected a reader, as kd.load returns it; received: {type(reader).__name__}."
         )
-    return _only(picture, grey, reader or as_pipeline().reader).image
+    return _single_digit(picture, grey, reader or as_pipeline().reader).image
 
 
-def find_digit(picture: "Picture", pipeline: Pipeline) -> Found:
+def find_digit(picture: "Picture", pipeline: Pipeline) -> FoundDigit:
     """Finds the one digit of a picture, which may be in MNIST's form already.
 
     Raises:
@@ -113,14 +113,14 @@ def find_digit(picture: "Picture", pipeline: Pipeline) -> Found:
     """
     grey = read_grey(picture)
     if pipeline.classifier and is_normalized(grey):
-        return Found(grey)
-    return _only(picture, grey, pipeline.reader)
+        return FoundDigit(grey)
+    return _single_digit(picture, grey, pipeline.reader)
 
 
-def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
+def _single_digit(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> FoundDigit:
     """The likeliest digit; small ones are sought only if there is no large one."""
     if reader is None:
-        only = whole(grey)
+        only = whole_picture(grey)
         if not only.image.any():
             raise _nothing(picture, grey)
         return only
@@ -141,26 +141,26 @@ def _only(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> Found:
             "Read a number with: keras-digitnet read"
         )
     best = max(candidates, key=lambda each: each.presence)
-    return Found(digit_in(grey, best.box), best)
+    return FoundDigit(digit_in(grey, best.box), best)
 
 
-def whole(grey: np.ndarray) -> Found:
+def whole_picture(grey: np.ndarray) -> FoundDigit:
     """All ink of a picture as one character in MNIST's form; black if there is none."""
     if is_normalized(grey):
-        return Found(grey)
+        return FoundDigit(grey)
     box = (0.0, 0.0, float(grey.shape[1]), float(grey.shape[0]))
-    return Found(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
+    return FoundDigit(digit_in(grey, box), Character(box, 1.0, np.zeros(0)))
 
 
-def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list[Found]]:
+def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list[FoundDigit]]:
     """The digits of a picture, in lines; without a reader, all ink is one character."""
     if reader is None:
-        only = whole(grey)
+        only = whole_picture(grey)
         return [[only]] if only.image.any() else []
     # In MNIST's form a picture shows one digit, so the likeliest one counts, whatever its height.
     filling = 0.0 if is_normalized(grey) else FILLING
     lines = in_lines(reader.find(grey, smallest, filling))
-    return [[Found(digit_in(grey, each.box), each) for each in line] for line in lines]
+    return [[FoundDigit(digit_in(grey, each.box), each) for each in line] for line in lines]
 
 
 def _nothing(picture: "Picture", grey: np.ndarray) -> NoDigitError:
@@ -171,7 +171,7 @@ def _nothing(picture: "Picture", grey: np.ndarray) -> NoDigitError:
 
 
 def _digit(
-    found: Found, probabilities: np.ndarray, classes: tuple[str, ...], min_confidence: float
+    found: FoundDigit, probabilities: np.ndarray, classes: tuple[str, ...], min_confidence: float
 ) -> Digit:
     assert found.character is not None
     joint = found.presence * probabilities.astype(np.float64)
