@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def metrics_path(self) -> Path:
-        """The figures of a finished run; written last."""
+        """The metrics of a finished run; written last."""
         return self.path / "metrics.json"
 
     @property

@@ -156,7 +156,7 @@ class ModelConfig(_Record):
         shift: Largest shift along either axis, as a fraction of the side.
         zoom: Largest change of size, as a fraction; with `affine` the height
             changes independently by up to half as much again.
-        shear: Largest slant in either direction, in columns per row; `affine`
+        shear: Largest shear in either direction, in columns per row; `affine`
             only.
         elastic: Standard deviation of the elastic distortion, in pixels;
             `affine` only.

@@ -169,13 +169,13 @@ def evaluate_lines(
     return LinesReport(
         n=len(truths),
         accuracy=sum(answer == truth for answer, truth in pairs) / max(len(truths), 1),
-        character_error_rate=sum(edits(*pair) for pair in pairs) / max(count, 1),
+        character_error_rate=sum(edit_distance(*pair) for pair in pairs) / max(count, 1),
         precision=sum(matched) / max(sum(map(len, found)), 1),
         recall=sum(matched) / max(count, 1),
     )
 
 
-def edits(answer: Sequence[int], truth: Sequence[int]) -> int:
+def edit_distance(answer: Sequence[int], truth: Sequence[int]) -> int:
     """The Levenshtein distance: insertions, deletions and substitutions."""
     row = np.arange(len(truth) + 1)
     for label in answer:
@@ -240,7 +240,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_presence(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
-    """Fits the scale and shift that calibrate sigmoid(scale * logit + shift) (Platt, 1999).
+    """Fits scale and shift of sigmoid(scale * logit + shift): Platt scaling (Platt, 1999).
 
     Args:
         logits: `(N,)` float.

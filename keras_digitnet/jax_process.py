@@ -1,4 +1,4 @@
-"""Settings of a process before JAX starts: memory reuse and the cache of compiled programs."""
+"""Settings of a process before JAX starts: memory reuse and the compilation cache."""
 
 import contextlib
 import ctypes
@@ -15,8 +15,8 @@ from keras_digitnet.artifacts import require_folder
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
-def keep_compiled_programs() -> None:
-    """Sets JAX's cache of compiled programs, unless the user has set or disabled it.
+def enable_compilation_cache() -> None:
+    """Sets JAX's compilation cache, unless the user has set or disabled it.
 
     JAX creates the folder on the first write. If it cannot be created, there
     is no cache. Programs for one processor may fail on another that shares the
@@ -32,8 +32,8 @@ def keep_compiled_programs() -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
-def compiled_programs() -> str | None:
-    """The folder of JAX's cache of compiled programs; `None` without a cache."""
+def compilation_cache() -> str | None:
+    """The folder of JAX's compilation cache; `None` without a cache."""
     return os.environ.get(_CACHE_VARIABLE) or None
 
 

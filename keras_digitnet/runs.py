@@ -132,7 +132,7 @@ def _summary(run: RunFolder) -> RunSummary:
         )
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise DigitNetError(
-            f"{run.path}: expected a run's settings and figures; received: {first_line(error)}."
+            f"{run.path}: expected a run's settings and metrics; received: {first_line(error)}."
         ) from None
 
 

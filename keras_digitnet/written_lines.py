@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from keras_digitnet.data import Split
-from keras_digitnet.evaluation import LinesReport, edits, evaluate_lines
+from keras_digitnet.evaluation import LinesReport, edit_distance, evaluate_lines
 from keras_digitnet.reading.finding import Character, Reader, in_lines
 
 
@@ -63,7 +63,7 @@ class LinesRead:
             return "".join(self.classes[label] for label in labels)
 
         pairs = list(zip(self.lines, self.answers, strict=True))
-        wrong = [(edits(answer, line.labels), line, answer) for line, answer in pairs]
+        wrong = [(edit_distance(answer, line.labels), line, answer) for line, answer in pairs]
         wrong = sorted((each for each in wrong if each[0]), key=lambda each: -each[0])
         return [(line.picture, text(line.labels), text(answer)) for _, line, answer in wrong]
 
@@ -86,7 +86,7 @@ def read_lines(reader: Reader, characters: Split, count: int, seed: int = 0) -> 
 def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:
     """Composes a picture of 1 to 12 characters in a row.
 
-    Size, spacing, slant, paper, shadow and noise are random.
+    Size, spacing, shear, paper, shadow and noise are random.
 
     Args:
         characters: Images in MNIST's form.
@@ -116,7 +116,7 @@ def write_line(characters: Split, random: np.random.Generator) -> WrittenLine:
 
 
 def _written(digit: np.ndarray, height: int, size: float, shear: float) -> np.ndarray:
-    """The character's ink, from 0 to 1, slanted and cropped, about `height` pixels high."""
+    """The character's ink, from 0 to 1, sheared and cropped, about `height` pixels high."""
     import cv2
 
     scale = size * height / 20

@@ -3,7 +3,7 @@
 Each distortion takes `(N, H, W)` float32 images in [0, 1], light on dark, and a
 NumPy generator, and returns images of the same shape. Most kinds are those of
 MNIST-C (Mu and Gilmer, arXiv 1906.02337); blur, contrast and occlusion are added.
-The strengths differ, so figures are not comparable with those on MNIST-C.
+The strengths differ, so accuracies are not comparable with those on MNIST-C.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def spatter(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def shear(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A slant of 0.4 columns per row in either direction."""
+    """A shear of 0.4 columns per row in either direction."""
     matrices = np.tile(np.eye(2), (len(images), 1, 1))
     matrices[:, 1, 0] = 0.4 * random.choice([-1, 1], len(images))
     return _resampled(images, matrices)

@@ -73,7 +73,7 @@ class Sheet:
         """
         left, middle = at
         ink = np.zeros(self.pixels.shape[:2], np.float32)
-        slant = self.random.normal(0.05, 0.04)
+        shear = self.random.normal(0.05, 0.04)
         for character in text:
             if character == " ":
                 left += 0.5 * height
@@ -82,7 +82,7 @@ class Sheet:
             scale = height * self.random.lognormal(0, 0.05) / max(glyph.height, 0.6 * HIGH)
             row = middle + self.random.normal(0, 0.04) * height
             column = left + glyph.width * scale / 2
-            shape = np.array([[scale, -slant * scale], [0, scale]])
+            shape = np.array([[scale, -shear * scale], [0, scale]])
             centre = np.array([column, row]) - shape @ [SIDE / 2, SIDE / 2]
             field = cv2.warpAffine(
                 cv2.GaussianBlur(glyph.field, (0, 0), _SMOOTH) - _SMOOTH / 2,

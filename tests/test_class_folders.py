@@ -113,14 +113,14 @@ def test_pictures_without_ink_stay_in_their_class_and_are_counted(
 
 
 @pytest.mark.parametrize(
-    "litter", ["0/Thumbs.db", "0/desktop.ini", "__MACOSX/0/._1.png", ".DS_Store", "@eaDir/1.png"]
+    "system_file", ["0/Thumbs.db", "0/desktop.ini", "__MACOSX/0/._1.png", ".DS_Store", "@eaDir/1.png"]
 )
 def test_files_of_operating_systems_are_ignored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset, litter: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset, system_file: str
 ) -> None:
     save_digits(tmp_path, digits.train[:60])
-    (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / litter).write_bytes(b"\xd0\xcf\x11\xe0")
+    (tmp_path / system_file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / system_file).write_bytes(b"\xd0\xcf\x11\xe0")
     assert load_dataset(str(tmp_path), validation_size=0.2).classes == tuple("0123456789")
     assert messages(caplog) == []
 

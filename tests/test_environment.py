@@ -140,25 +140,25 @@ def test_compiled_programs_are_cached_unless_impossible_or_configured_otherwise(
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # turned off by the user
-    jax_process.keep_compiled_programs()
-    assert jax_process.compiled_programs() is None
+    jax_process.enable_compilation_cache()
+    assert jax_process.compilation_cache() is None
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    jax_process.keep_compiled_programs()
-    assert str(jax_process.compiled_programs()).startswith(str(tmp_path))
+    jax_process.enable_compilation_cache()
+    assert str(jax_process.compilation_cache()).startswith(str(tmp_path))
     assert not list(tmp_path.iterdir())  # JAX creates the folder when needed
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    jax_process.keep_compiled_programs()
-    assert jax_process.compiled_programs() is None
+    jax_process.enable_compilation_cache()
+    assert jax_process.compilation_cache() is None
 
 
 def test_a_command_reuses_programs_compiled_earlier(tmp_path: Path) -> None:
     if find_spec("jax") is None:
         pytest.skip("needs jax")
     program = (
-        "from keras_digitnet.jax_process import keep_compiled_programs\n"
-        "keep_compiled_programs()\n"
+        "from keras_digitnet.jax_process import enable_compilation_cache\n"
+        "enable_compilation_cache()\n"
         "import os, jax, jax.numpy as jnp\n"
         "def slow(x):\n"
         "    for _ in range(60):\n"

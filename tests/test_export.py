@@ -27,7 +27,7 @@ from keras_digitnet.reading.inference import load
 def test_every_format_agrees_with_keras(trained: Path, exported: Path, digits: Dataset) -> None:
     images = digits.test.images
     expected = load(trained).predict(images)
-    for name in (form.file for form in EXPORTED if not form.rounded):
+    for name in (form.file for form in EXPORTED if not form.quantized):
         classifier = load(exported / name)
         received = classifier.predict(images)
         assert classifier.classes == tuple("0123456789")
@@ -165,7 +165,7 @@ def test_exports_that_fail_verification_are_deleted(
 
     monkeypatch.setattr(export, "_open", other)
     (tmp_path / "model.onnx").write_text("what was there")
-    for form in (each.name for each in EXPORTED if not each.rounded):
+    for form in (each.name for each in EXPORTED if not each.quantized):
         with pytest.raises(
             DigitNetError, match="received: 0 other labels, a difference of 1.0e-04"
         ):

@@ -135,13 +135,13 @@ def test_the_shift_stays_within_its_bounds() -> None:
     assert abs(rows.mean()) < 0.3
 
 
-def test_slant_and_height_stay_within_their_bounds() -> None:
+def test_shear_and_height_stay_within_their_bounds() -> None:
     line = np.zeros((300, 28, 28, 1), "float32")
     line[:, 4:24, 13:15] = 1
-    slanted = ops.convert_to_numpy(RandomAffine(0, 0, 0, shear=0.2, seed=3)(line, training=True))
-    columns = (slanted[..., 0] * np.arange(28)).sum(axis=2) / slanted[..., 0].sum(axis=2).clip(1)
-    slants = (columns[:, 20] - columns[:, 8]) / 12
-    assert 0.18 < np.abs(slants).max() <= 0.2 + 1e-3
+    sheared = ops.convert_to_numpy(RandomAffine(0, 0, 0, shear=0.2, seed=3)(line, training=True))
+    columns = (sheared[..., 0] * np.arange(28)).sum(axis=2) / sheared[..., 0].sum(axis=2).clip(1)
+    shears = (columns[:, 20] - columns[:, 8]) / 12
+    assert 0.18 < np.abs(shears).max() <= 0.2 + 1e-3
     square = np.zeros((300, 28, 28, 1), "float32")
     square[:, 8:20, 8:20] = 1
     zoomed = ops.convert_to_numpy(RandomAffine(0, 0, 0.2, seed=3)(square, training=True))[..., 0]
@@ -248,7 +248,7 @@ def test_each_step_corrupts_as_documented(images: np.ndarray) -> None:
     assert abs(noisy_grey.mean()) < 0.01
 
 
-def test_a_band_is_in_negative(images: np.ndarray) -> None:
+def test_a_band_is_inverted(images: np.ndarray) -> None:
     same = np.repeat(images[:1], 200, axis=0) / 4 + 0.1
     bands = after(BAND, same)
     inside = bands != same

@@ -34,7 +34,7 @@ def alone(inference: keras.Model) -> Reference:
 def written(model: keras.Model, folder: Path) -> list[Path]:
     """Writes the network in every format; `export_model` itself would refuse it."""
     model.save(folder / "model.keras")
-    paths = [folder / form.file for form in EXPORTED if not form.rounded]
+    paths = [folder / form.file for form in EXPORTED if not form.quantized]
     for form, path in zip(EXPORTED, paths, strict=False):
         form.write(alone(build_inference_model(model)), path)
     return [folder / "model.keras", *paths]

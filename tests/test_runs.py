@@ -38,9 +38,9 @@ def make_run(
                 (epoch, 1 / epoch, 0.8 + epoch / 100, 30) for epoch in range(1, epochs + 1)
             )
     if accuracy is not None:
-        figures = {"accuracy": accuracy}
+        scores = {"accuracy": accuracy}
         other = "validation" if on == "test" else "test"
-        metrics = {on: figures, other: figures if other == "validation" else None}
+        metrics = {on: scores, other: scores if other == "validation" else None}
         write_json(run.metrics_path, {"epochs": 10, "seconds": 90.0, **metrics})
     return run
 

@@ -29,7 +29,7 @@ from keras_digitnet.config import PRESETS
 from keras_digitnet.environment import has_stdout, open_standard_descriptors
 from keras_digitnet.errors import DigitNetError, Interrupted
 from keras_digitnet.formats import EXPORT_FORMATS, chosen_formats
-from keras_digitnet.jax_process import compiled_programs, keep_compiled_programs
+from keras_digitnet.jax_process import compilation_cache, enable_compilation_cache
 
 
 class _Commands(TyperGroup):
@@ -103,7 +103,7 @@ def main(
 ) -> None:
     """Train and use DigitNet, a small and accurate reader of handwritten digits."""
     _open_streams(context.invoked_subcommand)
-    keep_compiled_programs()
+    enable_compilation_cache()
 
 
 for command in (train, evaluate, predict, read):
@@ -249,7 +249,7 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
         found["backend"] = environment.select_backend(backend)
         found["devices"] = environment.devices(found["backend"])
         if found["backend"] == "jax":
-            found["compiled programs"] = compiled_programs() or "not cached"
+            found["compiled programs"] = compilation_cache() or "not cached"
     except DigitNetError as error:
         problem = error  # shown last, after the versions that explain it
     named = backend or environment.NAMED_BACKEND

@@ -70,7 +70,7 @@ def train(
         str,
         one_of(
             AUGMENTATIONS,
-            help="affine: random rotation, shift, zoom, slant and elastic distortion in one "
+            help="affine: random rotation, shift, zoom, shear and elastic distortion in one "
             "resampling; layers: the first three, with Keras's layers; none: no augmentation.",
         ),
     ] = "affine",

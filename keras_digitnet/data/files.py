@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_digitnet.artifacts import MAX_UNPACKED
-from keras_digitnet.pictures.files import is_litter, is_picture
+from keras_digitnet.pictures.files import is_system_file, is_picture
 
 _SPLIT = re.compile(
     r"(?:^|[\W_])(?:(?P<train>train|training)|(?P<test>test|testing|tests|t10k)"
@@ -36,17 +36,17 @@ def without_split(name: str) -> str:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The files and folders in a folder, sorted by name, without litter."""
-    return sorted(entry for entry in folder.iterdir() if not is_litter(entry.name))
+    """The files and folders in a folder, sorted by name, without system files."""
+    return sorted(entry for entry in folder.iterdir() if not is_system_file(entry.name))
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without litter."""
+    """The folders in a folder, sorted by name, without system files."""
     return [entry for entry in entries(folder) if entry.is_dir()]
 
 
 def files(folder: Path) -> list[Path]:
-    """The files in a folder, sorted by name, without litter."""
+    """The files in a folder, sorted by name, without system files."""
     return [entry for entry in entries(folder) if entry.is_file()]
 
 

@@ -30,7 +30,7 @@ class Format:
         needs: The modules beside TensorFlow that are needed to write and open it, each
             with the extra that installs it.
         any_size: Whether images may have any size, as a reader's pages do.
-        rounded: Whether its probabilities differ from Keras's, as with int8.
+        quantized: Whether its weights are quantized, so its probabilities differ from Keras's.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Format:
     file: str
     needs: Mapping[str, str] = field(default_factory=dict)
     any_size: bool = True
-    rounded: bool = False
+    quantized: bool = False
 
     @property
     def suffix(self) -> str:
@@ -83,7 +83,7 @@ EXPORTED = (
         "model_int8.tflite",
         {"ai_edge_quantizer": "litert", **_LITERT},
         any_size=False,
-        rounded=True,
+        quantized=True,
     ),
 )
 EXPORT_FORMATS = tuple(form.name for form in EXPORTED)
@@ -103,7 +103,7 @@ def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format
             "Export the format litert_int8."
         )
     if list(names) == ["all"]:
-        return [form for form in EXPORTED if not form.rounded]
+        return [form for form in EXPORTED if not form.quantized]
     by_name = {form.name: form for form in EXPORTED}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:

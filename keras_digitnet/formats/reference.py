@@ -25,7 +25,7 @@ READER_TOLERANCE = 5e-4
 # The largest allowed increase of mistakes by int8, as a fraction of the images. Below
 # ENOUGH_IMAGES chance varies it by more than that; then only the labels of images on which the
 # Keras model is confident are compared.
-ROUNDING_COST = 1e-3
+MAX_QUANTIZATION_LOSS = 1e-3
 ENOUGH_IMAGES = 10_000
 _CONFIDENT = 0.9
 
@@ -102,7 +102,7 @@ class Reference:
         probabilities, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         difference = float(np.abs(probabilities - self.probabilities).max())
         same = int((labels == self.labels).sum())
-        check = self._check_rounded if form.rounded else self._check_exact
+        check = self._check_quantized if form.quantized else self._check_exact
         return difference, same, check(difference, labels)
 
     def _check_exact(self, difference: float, labels: np.ndarray) -> str | None:
@@ -114,7 +114,7 @@ class Reference:
             f"received: {differing} other labels, a difference of {difference:.1e}."
         )
 
-    def _check_rounded(self, difference: float, labels: np.ndarray) -> str | None:
+    def _check_quantized(self, difference: float, labels: np.ndarray) -> str | None:
         if not np.isfinite(difference):
             return "expected finite probabilities of int8; received: NaN or infinity."
         check = _check_accuracy if len(labels) >= ENOUGH_IMAGES else _check_confident_labels
@@ -177,10 +177,10 @@ class ReaderReference(Reference):
 
 def _check_accuracy(reference: Reference, labels: np.ndarray) -> str | None:
     cost = int((labels != reference.truth).sum() - (reference.labels != reference.truth).sum())
-    if cost <= ROUNDING_COST * len(labels):
+    if cost <= MAX_QUANTIZATION_LOSS * len(labels):
         return None
     return (
-        f"expected int8 to cost at most {ROUNDING_COST:.1%} of {len(labels):,} images; "
+        f"expected int8 to cost at most {MAX_QUANTIZATION_LOSS:.1%} of {len(labels):,} images; "
         f"received: {cost} more mistakes."
     )
 
@@ -195,12 +195,12 @@ def _check_confident_labels(reference: Reference, labels: np.ndarray) -> str | N
     confidence = reference.probabilities.max(axis=1)
     compared = confidence >= min(_CONFIDENT, float(np.median(confidence)))
     count, changed = int(compared.sum()), int((labels != reference.labels)[compared].sum())
-    allowed = max(1, int(ROUNDING_COST * count))
+    allowed = max(1, int(MAX_QUANTIZATION_LOSS * count))
     if changed <= allowed:
         return None
     return (
         f"expected int8 to keep the label of at least {count - allowed:,} of the {count:,} images "
         f"of {reference.dataset.name} on which the Keras model is confident ({len(labels):,} "
-        f"images are too few to measure a cost of {ROUNDING_COST:.1%}); received: {changed} other "
+        f"images are too few to measure a cost of {MAX_QUANTIZATION_LOSS:.1%}); received: {changed} other "
         "labels."
     )

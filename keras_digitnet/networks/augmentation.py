@@ -54,7 +54,7 @@ class RandomImageLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")
 class RandomAffine(RandomImageLayer):
-    """Randomly rotates, shifts, zooms, slants and elastically distorts each training image.
+    """Randomly rotates, shifts, zooms, shears and elastically distorts each training image.
 
     All transforms are composed and the image is resampled once, which blurs
     thin strokes less than one resampling each, and stays inside the compiled
@@ -67,7 +67,7 @@ class RandomAffine(RandomImageLayer):
         shift: Maximum shift along each axis, as a fraction of the side.
         zoom: Maximum change of size, as a fraction; the height is scaled by up
             to half as much again independently.
-        shear: Maximum slant in either direction, in columns per row.
+        shear: Maximum shear in either direction, in columns per row.
         elastic: Standard deviation of the smooth displacement of the pixels
             (after Simard et al., ICDAR 2003), in pixels; 0 for none.
         seed: Integer seed, or `None` for a random one.
@@ -126,7 +126,7 @@ class RandomAffine(RandomImageLayer):
         shear: Any,
         bend: Any = 0.0,
     ) -> Any:
-        """Distorts, slants, zooms about the centre, rotates counter-clockwise, then shifts.
+        """Distorts, shears, zooms about the centre, rotates counter-clockwise, then shifts.
 
         Resamples bilinearly and keeps the shape.
 
@@ -147,7 +147,7 @@ class RandomAffine(RandomImageLayer):
         offset_x = ops.cast(pixels % width, images.dtype) - (width - 1) / 2
         offset_y = offset_y[None, :] - shift[0][:, None]  # (N, H*W)
         offset_x = offset_x[None, :] - shift[1][:, None]
-        # ... is rotated, scaled and slanted back to its source. y points down, so this inverse
+        # ... is rotated, scaled and sheared back to its source. y points down, so this inverse
         # of a counter-clockwise rotation has the opposite signs.
         source_y = (cosine * offset_y + sine * offset_x) / zoom[0][:, None]
         source_x = (cosine * offset_x - sine * offset_y) / zoom[1][:, None]

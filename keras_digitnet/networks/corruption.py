@@ -76,7 +76,7 @@ class RandomDegradation(_OfAFraction):
     """Corrupts a fraction of the training images as pens, paper and cameras do.
 
     Each of these steps is applied to a chosen image with probability 1/2: a
-    rotated band in negative, two rotated bars of any grey (after Random
+    rotated inverted band, two rotated bars of any grey (after Random
     Erasing, Zhong et al., arXiv 1708.04896), a blur with random positive taps
     (after Xu et al., arXiv 2007.13003), noise, grey paper with less contrast,
     and a smooth bright stain.
@@ -127,7 +127,7 @@ class RandomDegradation(_OfAFraction):
             (0, 1, 0),  # grey
         )
         return (
-            (self._negative_band, (*place, (1, height / 4, 0)), 0),
+            (self._inverted_band, (*place, (1, height / 4, 0)), 0),
             (self._bar, bar, 0),
             (self._bar, bar, 0),
             (self._filter, ((0, 3, 0), (0, 0, _ALL)), _TAPS**2),
@@ -142,7 +142,7 @@ class RandomDegradation(_OfAFraction):
 
     # Each step takes `(N, H, W, 1)` images, `(N, count)` normal samples, `(N, 1, 1, 1)` amounts.
 
-    def _negative_band(
+    def _inverted_band(
         self, images: Any, _: Any, top: Any, left: Any, angle: Any, breadth: Any
     ) -> Any:
         across, _ = _from_centre(images, top, left, angle)

@@ -35,13 +35,13 @@ class Distillation(layers.Layer):
     def __init__(self, teachers: Sequence[keras.Model], **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         # Keras does not look into a function for weights.
-        self._taught = functools.partial(_build_ensemble(teachers), training=False)
+        self._teacher = functools.partial(_build_ensemble(teachers), training=False)
 
     def call(self, logits: Any, images: Any, training: bool = False) -> Any:
         if training:
-            taught = ops.stop_gradient(self._taught(images))
-            learned = ops.softmax(logits / TEMPERATURE)
-            divergence = ops.mean(keras.losses.kl_divergence(taught, learned))
+            teacher_probabilities = ops.stop_gradient(self._teacher(images))
+            student_probabilities = ops.softmax(logits / TEMPERATURE)
+            divergence = ops.mean(keras.losses.kl_divergence(teacher_probabilities, student_probabilities))
             self.add_loss(WEIGHT * TEMPERATURE**2 * divergence)
         return logits
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras_digitnet.pages.chance import chosen, log_uniform
 from keras_digitnet.pages.frame import LARGE, Page, around, framed
 from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
-from keras_digitnet.pages.ink import Hand, Ink, rub
+from keras_digitnet.pages.ink import Box, Hand, Ink, rub
 from keras_digitnet.pages.paper import coarsened, paper_under, photographed
 from keras_digitnet.pages.strokes import smooth
 from keras_digitnet.pages.text import Text, amount, any_text
@@ -172,7 +172,7 @@ class Composer:
         size: float,
         shift: float,
         random: np.random.Generator,
-    ) -> tuple[float, float, float, float]:
+    ) -> Box:
         """Draws a glyph whose left edge is at `at`; returns its box."""
         own = glyph.height if glyph.label >= 0 else HIGH
         # A character that is small in the data set, such as a dash-like 1, stays small.
@@ -269,8 +269,8 @@ def _size(glyph: Glyph, text: Text, hand: Hand, random: np.random.Generator) -> 
         factor = random.uniform(*text.sizes[glyph.label])
         size *= factor
         if factor < 1:
-            shift += (0.5 if text.at_foot else random.uniform(-0.5, 0.5)) * (1 - size)
+            shift += (0.5 if text.on_baseline else random.uniform(-0.5, 0.5)) * (1 - size)
     elif glyph.height < 0.35 * HIGH:
-        # At the foot of the line in a hand with separators, otherwise at any height.
+        # On the baseline in a hand with separators, otherwise at any height.
         shift += random.uniform(0.35 if hand.separated else -0.5, 0.55)
     return size, shift

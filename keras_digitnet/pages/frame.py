@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_digitnet.pages.ink import Ink, Sides
+from keras_digitnet.pages.ink import Box, Ink
 from keras_digitnet.pictures.padding import padded
 
 # The height of target characters, in pixels of the page; others are read at other scales. Up to
@@ -37,9 +37,9 @@ class Page:
 def framed(
     image: np.ndarray,
     ink: Ink,
-    cell: Sides | None,
+    cell: Box | None,
     random: np.random.Generator,
-    tight: Sides | None = None,
+    tight: Box | None = None,
 ) -> Page:
     """Makes the page, sometimes cropped to a smaller picture and padded as the reader pads it.
 
@@ -70,7 +70,7 @@ def framed(
     return seen_page(image, ink, frame)
 
 
-def _beside(box: Sides, low: float, high: float, random: np.random.Generator) -> Sequence[float]:
+def _beside(box: Box, low: float, high: float, random: np.random.Generator) -> Sequence[float]:
     """The sides of a box, each moved outwards by `low` to `high` pixels."""
     return [
         at + side * random.uniform(low, high) for at, side in zip(box, (-1, -1, 1, 1), strict=True)
@@ -78,7 +78,7 @@ def _beside(box: Sides, low: float, high: float, random: np.random.Generator) ->
 
 
 def _cut(
-    ink: Ink, cell: Sides | None, height: int, width: int, random: np.random.Generator
+    ink: Ink, cell: Box | None, height: int, width: int, random: np.random.Generator
 ) -> Sequence[float]:
     """The edges of a picture: at a cell's borders, around characters, or anywhere."""
     if cell is not None and random.random() < 0.7:
@@ -138,7 +138,7 @@ def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
     return abs(float((seen * drawn).sum())) / both if both else 0.0
 
 
-def around(ink: Ink, height: int, width: int, random: np.random.Generator) -> Sides:
+def around(ink: Ink, height: int, width: int, random: np.random.Generator) -> Box:
     """A random box around some neighbouring characters, which it may clip, or anywhere."""
     if not ink.boxes or random.random() < 0.15:
         left, top = random.uniform(-5, 0.6 * width), random.uniform(-5, 0.4 * height)

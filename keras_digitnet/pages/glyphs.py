@@ -1,4 +1,4 @@
-"""Glyphs as distance fields, which can be drawn sharply at any pen width, size and slant."""
+"""Glyphs as distance fields, which can be drawn sharply at any pen width, size and shear."""
 
 import functools
 import string

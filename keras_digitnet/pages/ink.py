@@ -9,7 +9,7 @@ import numpy as np
 from keras_digitnet.pages.chance import noise
 from keras_digitnet.pages.glyphs import FAR, SIDE, UNCLEAR, Glyph
 
-Sides = tuple[float, float, float, float]  # left, top, right, bottom
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Hand:
         left: Column where the line starts, in pixels.
         middle: Row of the line's middle at the page's centre, in pixels.
         slope: Slope of the line, in rows per column.
-        shear: Slant of the characters, in columns per row.
+        shear: Shear of the characters, in columns per row.
         stretch: Factor on the width of the characters.
         pen: Half the stroke width, for paths.
         fat: Growth of an outline on each side, in units of 1.5 pixels of the field;
@@ -85,7 +85,7 @@ class Ink:
     def __init__(self, height: int, width: int) -> None:
         self.layer = np.zeros((height, width), np.float32)
         self.boxes: list[tuple[float, float, float, float, int]] = []
-        self.unclear: list[tuple[float, float, float, float]] = []
+        self.unclear: list[Box] = []
 
     def draw(
         self,
@@ -97,7 +97,7 @@ class Ink:
         angle: float,
         tone: float,
         random: np.random.Generator,
-    ) -> tuple[float, float, float, float]:
+    ) -> Box:
         """Draws a glyph; returns its box, which may extend beyond the page.
 
         Args:
@@ -114,9 +114,9 @@ class Ink:
 
         column, row = centre
         wide, tall = scale
-        slant = np.array([[1, -hand.shear], [0, 1]])
+        shear = np.array([[1, -hand.shear], [0, 1]])
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        forward = turn @ slant @ np.diag([wide, tall])
+        forward = turn @ shear @ np.diag([wide, tall])
         reach = np.abs(forward) @ [glyph.width / 2 + 3, glyph.height / 2 + 3] + pen + 2
         left, top = math.floor(column - reach[0]), math.floor(row - reach[1])
         right, bottom = math.ceil(column + reach[0]) + 1, math.ceil(row + reach[1]) + 1
@@ -147,8 +147,8 @@ class Ink:
 
     def join(
         self,
-        before: tuple[float, float, float, float],
-        after: tuple[float, float, float, float],
+        before: Box,
+        after: Box,
         hand: Hand,
         random: np.random.Generator,
         at_top: bool = False,
@@ -170,7 +170,7 @@ class Ink:
         cv2.polylines(stroke, [points], False, 255, thickness, cv2.LINE_AA, 4)
         np.maximum(self.layer, stroke * np.float32(tone / 255), out=self.layer)
 
-    def meets(self, box: tuple[float, float, float, float]) -> bool:
+    def meets(self, box: Box) -> bool:
         """Whether the box overlaps a character."""
         return any(
             left < box[2] and right > box[0] and top < box[3] and bottom > box[1]
@@ -198,7 +198,7 @@ def _bent(field: np.ndarray, amount: float, random: np.random.Generator) -> np.n
     return cv2.remap(field, away, None, cv2.INTER_LINEAR, borderValue=FAR)
 
 
-def _box_of(mask: np.ndarray, left: int, top: int) -> tuple[float, float, float, float] | None:
+def _box_of(mask: np.ndarray, left: int, top: int) -> Box | None:
     import cv2
 
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from keras_digitnet.pages.chance import log_uniform, noise
-from keras_digitnet.pages.ink import Ink, Sides
+from keras_digitnet.pages.ink import Box, Ink
 
 
 def paper_under(
-    height: int, width: int, ink: Ink, cell: Sides | None, random: np.random.Generator
+    height: int, width: int, ink: Ink, cell: Box | None, random: np.random.Generator
 ) -> np.ndarray:
     """`(H, W)` float32 from 0 to 1: the ink on printed and ruled paper in uneven light.
 
@@ -72,9 +72,7 @@ def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray
     return (random.uniform(0.03, 0.34) * lines).astype(np.float32)
 
 
-def _rulings(
-    height: int, width: int, cell: Sides | None, random: np.random.Generator
-) -> np.ndarray:
+def _rulings(height: int, width: int, cell: Box | None, random: np.random.Generator) -> np.ndarray:
     """`(H, W)` darkness of printed lines: rulings, grids, boxes, and the borders of a cell."""
     import cv2
 

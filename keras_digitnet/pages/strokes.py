@@ -163,7 +163,7 @@ USUAL_MARKS = (
     "0,0 3,3; 20,-32,9,20 50,-32,5,22 88,-32,20,26",
     "0,10,0,8 10,0 40,0,5,5 75,0,15,4 65,16,15,10",
 )
-# Between the digits of an amount, at the foot of the line: dots and commas.
+# Between the digits of an amount, on the baseline: dots and commas.
 SEPARATORS = (
     _DOT,
     "0,0 1,1,4,3",

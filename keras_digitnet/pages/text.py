@@ -14,7 +14,7 @@ class Text:
     Attributes:
         labels: `(N,)` int64.
         sizes: `(C, 2)` range of each label's size, as a fraction of the line's height.
-        at_foot: Whether smaller characters stand on the line's foot, otherwise at any height.
+        on_baseline: Whether smaller characters stand on the baseline, otherwise at any height.
         zeros_gap: The mean gap between two 0s, in heights of the line; `None` for the
             line's own gap.
         linked: Whether 0s are linked by strokes at their tops.
@@ -22,7 +22,7 @@ class Text:
 
     labels: np.ndarray
     sizes: np.ndarray
-    at_foot: bool = False
+    on_baseline: bool = False
     zeros_gap: float | None = None
     linked: bool = False
 
@@ -67,7 +67,7 @@ def amount(random: np.random.Generator) -> Text:
     return Text(
         labels,
         sizes,
-        at_foot=random.random() < 0.7,
+        on_baseline=random.random() < 0.7,
         zeros_gap=random.uniform(-0.25, 0.12),
         linked=random.random() < 0.35,
     )

@@ -42,7 +42,7 @@ _OTHER_KINDS = {
     "SVG": rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<svg\b",
 }
 # Files that Windows, macOS and network drives leave in folders; none of them is data.
-_LITTER = re.compile(
+_SYSTEM_FILE = re.compile(
     r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin"
     r"|system volume information",
     re.IGNORECASE,
@@ -55,9 +55,9 @@ _without_warnings = 0  # threads that are inside
 _filters = contextlib.ExitStack()
 
 
-def is_litter(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a file or folder name is hidden or belongs to the operating system."""
-    return _LITTER.fullmatch(name) is not None
+    return _SYSTEM_FILE.fullmatch(name) is not None
 
 
 def kind_of(start: bytes) -> str | None:
@@ -120,7 +120,7 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
 
 
 def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterator[str]:
-    """Yields the files in a folder recursively, sorted by name, without litter; follows links.
+    """Yields the files in a folder recursively, sorted by name, without system files; follows links.
 
     Args:
         folder: Where to start.
@@ -138,8 +138,8 @@ def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterato
                 subfolders.clear()
                 continue
             above[str(here)] = {*parents, real}
-        subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
-        yield from (str(Path(place, name)) for name in sorted(names) if not is_litter(name))
+        subfolders[:] = sorted(name for name in subfolders if not is_system_file(name))
+        yield from (str(Path(place, name)) for name in sorted(names) if not is_system_file(name))
 
 
 def page_of(path: str) -> tuple[str, int | None]:

@@ -72,7 +72,7 @@ def build_and_compile(
     """
     task = task_of(config, dataset)
     # Every export contains this name.
-    model = task.trainee(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
+    model = task.training_model(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
     rates = StepRates(config, steps or task.steps)
     optimizer = keras.optimizers.AdamW(
         rates, weight_decay=config.weight_decay, global_clipnorm=task.most_gradient

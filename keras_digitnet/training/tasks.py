@@ -69,7 +69,7 @@ class Task(Protocol):
     def network(self, name: str) -> keras.Model:
         """Builds the network, with weights initialized from Keras's global seed."""
 
-    def trainee(self, name: str) -> keras.Model:
+    def training_model(self, name: str) -> keras.Model:
         """Builds the network for `Model.fit`; it has the same weights."""
 
     def batches(self, first_epoch: int, rows: slice = _ALL) -> Iterator[Batch]:
@@ -122,7 +122,7 @@ class ClassifierTask:
         """Builds the classifier with new weights."""
         return build_model(self._network, name)
 
-    def trainee(self, name: str) -> keras.Model:
+    def training_model(self, name: str) -> keras.Model:
         """Builds the classifier, with its teachers if there are any."""
         model = self.network(name)
         teachers = [_load_teacher(where, self._dataset) for where in self._config.teacher]
@@ -215,7 +215,7 @@ class ReaderTask:
         """Builds the reader with new weights."""
         return build_detector(self._network, name)
 
-    def trainee(self, name: str) -> keras.Model:
+    def training_model(self, name: str) -> keras.Model:
         """Builds the reader."""
         return self.network(name)
 
@@ -244,8 +244,8 @@ class ReaderTask:
         fold_temperature(bare, temperature)
         fold_presence(bare, scale, shift)
         centre_features(bare, pages)
-        figures = {"temperature": temperature, "presence_scale": scale, "presence_shift": shift}
-        return bare, figures
+        calibration = {"temperature": temperature, "presence_scale": scale, "presence_shift": shift}
+        return bare, calibration
 
     def judged(self, folder: RunFolder, title: str) -> tuple[LinesReport, LinesReport | None]:
         """The metrics on composed lines; draws training pages and misread lines."""
@@ -275,7 +275,7 @@ def _page_workers() -> int:
     return max(usable_cpus() - 2, 0)
 
 
-def undo_calibration(model: keras.Model, figures: Mapping[str, Any]) -> None:
+def undo_calibration(model: keras.Model, calibration: Mapping[str, Any]) -> None:
     """Restores a model's weights as they were trained; the inverse of `Task.calibrated`.
 
     The next training ends with a calibration too. On top of one another they magnify
@@ -283,12 +283,12 @@ def undo_calibration(model: keras.Model, figures: Mapping[str, Any]) -> None:
 
     Args:
         model: A calibrated classifier or reader.
-        figures: What `Task.calibrated` returned, among a run's other metrics.
+        calibration: What `Task.calibrated` returned, among a run's other metrics.
     """
-    if "temperature" in figures:
-        fold_temperature(model, 1 / figures["temperature"])
-    if "presence_scale" in figures:
-        scale, shift = figures["presence_scale"], figures["presence_shift"]
+    if "temperature" in calibration:
+        fold_temperature(model, 1 / calibration["temperature"])
+    if "presence_scale" in calibration:
+        scale, shift = calibration["presence_scale"], calibration["presence_shift"]
         fold_presence(model, 1 / scale, -shift / scale)
 
 
