@@ -209,7 +209,7 @@ def test_on_few_images_int8_is_judged_where_the_keras_model_is_confident(surest:
     assert judged(probabilities, labels, truth) is None
     assert judged(probabilities, np.where(np.arange(400) < 198, truth, turned), truth) == (
         "expected int8 to keep the label of at least 199 of the 200 images of some on which the "
-        "Keras model is confident (400 images are too few to measure a cost of 0.1%); "
+        "Keras model is confident (400 images are too few to measure a loss of 0.1%); "
         "received: 2 other labels. Export it as litert, in float32."
     )
 

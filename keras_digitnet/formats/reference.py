@@ -201,6 +201,6 @@ def _check_confident_labels(reference: Reference, labels: np.ndarray) -> str | N
     return (
         f"expected int8 to keep the label of at least {count - allowed:,} of the {count:,} images "
         f"of {reference.dataset.name} on which the Keras model is confident ({len(labels):,} "
-        f"images are too few to measure a cost of {MAX_QUANTIZATION_LOSS:.1%}); received: {changed} other "
-        "labels."
+        f"images are too few to measure a loss of {MAX_QUANTIZATION_LOSS:.1%}); received: "
+        f"{changed} other labels."
     )
