@@ -113,7 +113,8 @@ def test_pictures_without_ink_stay_in_their_class_and_are_counted(
 
 
 @pytest.mark.parametrize(
-    "system_file", ["0/Thumbs.db", "0/desktop.ini", "__MACOSX/0/._1.png", ".DS_Store", "@eaDir/1.png"]
+    "system_file",
+    ["0/Thumbs.db", "0/desktop.ini", "__MACOSX/0/._1.png", ".DS_Store", "@eaDir/1.png"],
 )
 def test_files_of_operating_systems_are_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Dataset, system_file: str

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_digitnet.artifacts import MAX_UNPACKED
-from keras_digitnet.pictures.files import is_system_file, is_picture
+from keras_digitnet.pictures.files import is_picture, is_system_file
 
 _SPLIT = re.compile(
     r"(?:^|[\W_])(?:(?P<train>train|training)|(?P<test>test|testing|tests|t10k)"

@@ -120,7 +120,7 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[str]:
 
 
 def walk(folder: str | Path, unreadable: list[OSError] | None = None) -> Iterator[str]:
-    """Yields the files in a folder recursively, sorted by name, without system files; follows links.
+    """Yields the files in a folder recursively, sorted by name; skips system files, follows links.
 
     Args:
         folder: Where to start.
