@@ -41,7 +41,9 @@ class Distillation(layers.Layer):
         if training:
             teacher_probabilities = ops.stop_gradient(self._teacher(images))
             student_probabilities = ops.softmax(logits / TEMPERATURE)
-            divergence = ops.mean(keras.losses.kl_divergence(teacher_probabilities, student_probabilities))
+            divergence = ops.mean(
+                keras.losses.kl_divergence(teacher_probabilities, student_probabilities)
+            )
             self.add_loss(WEIGHT * TEMPERATURE**2 * divergence)
         return logits
 
