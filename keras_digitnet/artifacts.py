@@ -168,7 +168,7 @@ def _create_numbered(out_dir: Path, name: str) -> RunFolder:
 
 
 def plain_name(text: str) -> str:
-    """The text with each character but ASCII letters and digits replaced by `_`."""
+    """The text with each character but ASCII letters and digits replaced with `_`."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text) or "_"
 
 

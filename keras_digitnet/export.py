@@ -226,13 +226,13 @@ def _refuse_other_names(out_dir: Path, reference: Reference) -> None:
     if (out_dir / reference.path.name).exists():
         raise DigitNetError(
             f"{out_dir}: expected a folder for exports; received: that of another "
-            f"{reference.path.name}. Name another folder."
+            f"{reference.path.name}. Choose another folder."
         )
     found = class_names(out_dir, reference.num_classes)
     if found is None or found != reference.classes:
         raise DigitNetError(
             f"{out_dir / 'config.json'}: expected the classes of the exported model, "
-            f"{reference.classes}; received: {found}. Name another folder."
+            f"{reference.classes}; received: {found}. Choose another folder."
         )
 
 

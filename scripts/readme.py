@@ -11,7 +11,7 @@ READMES = tuple(
 
 
 def with_block(name: str, text: str) -> tuple[Path, str]:
-    """The README that has the block `name`, and its text with that block replaced by `text`.
+    """The README that has the block `name`, and its text with that block replaced with `text`.
 
     Raises:
         ValueError: No README has the block.

@@ -258,7 +258,7 @@ def test_a_folder_with_other_names_is_left_alone(
     trained: Path, tmp_path: Path, there: dict[str, Any]
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(there))
-    with pytest.raises(DigitNetError, match=r"config\.json: .*received: .*Name another folder"):
+    with pytest.raises(DigitNetError, match=r"config\.json: .*received: .*Choose another folder"):
         export_model(trained, tmp_path, ["onnx"])
     assert json.loads((tmp_path / "config.json").read_text()) == there
     assert len(list(tmp_path.iterdir())) == 1

@@ -41,7 +41,7 @@ def test_sixteen_bits_and_transparent_paper(tmp_path: Path) -> None:
     ink.save(tmp_path / "ink.png")
     assert np.array_equal(read_image(tmp_path / "ink.png")[0], pixels)
     Image.fromarray(pixels.astype(np.float32) / 255).save(tmp_path / "x.tiff")
-    with pytest.raises(DigitNetError, match="not of 8 or 16 bits a pixel"):
+    with pytest.raises(DigitNetError, match="neither 8-bit nor 16-bit"):
         read_image(tmp_path / "x.tiff")
 
 

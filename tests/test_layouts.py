@@ -112,7 +112,7 @@ def test_a_second_layout_in_a_folder_is_reported(
 @pytest.mark.parametrize("name", ["digits.zip", "digits.tar.gz", "digits.rar", "seven.png"])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK")
-    received = "another kind" if name.endswith("png") else "an archive; unpack it"
+    received = "none of these" if name.endswith("png") else "an archive; unpack it"
     with pytest.raises(DigitNetError, match=rf"{name}: expected a .npz, .csv .*: {received}"):
         load_dataset(str(tmp_path / name))
 

@@ -74,7 +74,7 @@ _PRINTING = ("evaluate", "predict", "read", "presets", "info", "runs")
 
 
 def _open_streams(command: str | None) -> None:
-    """Replaces a closed stdout or stderr by the null device.
+    """Replaces a closed stdout or stderr with the null device.
 
     Raises:
         DigitNetError: stdout is closed, and the command's result would be lost.

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 # uint8 images reach 255; a set whose maximum is below this has a range such as 0 to 1 or 0 to 16.
 _LOWEST_WHITE = 64
-# A split is dark on light if at least this share of about so many sampled images is; more than a
-# few others are reported.
+# About so many images of a split are sampled. The split is dark on light if at least the fraction
+# `_MOSTLY` of the sample is; if only some of it is, but more than `_FEW`, that is reported.
 _SAMPLED = 200
 _MOSTLY = 0.75
 _FEW = 0.05

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from keras_digitnet.config import SIDE
-from keras_digitnet.data.files import unpacks_to_too_much
+from keras_digitnet.data.files import is_decompression_bomb
 from keras_digitnet.errors import DigitNetError, first_line
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -53,7 +53,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
     """Reads the images `(N, 28, 28)` uint8, and the labels as text, if there are any.
 
     Raises:
-        DigitNetError: The file is of another kind, damaged, or unpacks to too much.
+        DigitNetError: The file is not a CSV file, damaged, or unpacks to too much.
     """
     try:
         lines = _lines(path)
@@ -80,7 +80,7 @@ def _lines(path: Path) -> Iterator[str]:
     with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None) as file:
         while line := file.readline(_LONGEST_LINE):
             unpacked += len(line)
-            if len(line) == _LONGEST_LINE or (packed and unpacks_to_too_much(unpacked, path)):
+            if len(line) == _LONGEST_LINE or (packed and is_decompression_bomb(unpacked, path)):
                 raise ValueError(f"a line, or in all, more than {unpacked:,} characters")
             if line.strip():
                 yield line.rstrip("\n")

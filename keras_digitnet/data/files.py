@@ -73,8 +73,8 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVES)
 
 
-def unpacks_to_too_much(unpacked: int, path: Path) -> bool:
-    """Whether a size in bytes is too large for a file: a decompression bomb.
+def is_decompression_bomb(unpacked: int, path: Path) -> bool:
+    """Whether a file that unpacks to this many bytes is a decompression bomb.
 
     Digits compress about 5 to 1; above `MAX_UNPACKED` a ratio of 20 is refused.
     """

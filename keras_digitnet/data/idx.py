@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from keras_digitnet.data import emnist
-from keras_digitnet.data.files import entries, listed, name_of_set, split_of, unpacks_to_too_much
+from keras_digitnet.data.files import entries, is_decompression_bomb, listed, name_of_set, split_of
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
 
@@ -100,7 +100,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         dimensions: The expected number of dimensions.
 
     Raises:
-        DigitNetError: The file is of another kind, truncated, or too large.
+        DigitNetError: The file is not an IDX file, truncated, or too large.
     """
     try:
         with path.open("rb") as start:  # browsers may unpack a download but keep its name
@@ -119,7 +119,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             expected = math.prod(shape)
             # One more byte than expected detects a file that is too long. The header's size is not
             # trusted for the allocation.
-            content = file.read(1 if unpacks_to_too_much(expected, path) else expected + 1)
+            content = file.read(1 if is_decompression_bomb(expected, path) else expected + 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise DigitNetError(f"{path}: expected an IDX file; received: {error}.") from None
     if len(content) != expected:

@@ -49,7 +49,7 @@ def _read_file(path: Path) -> Source:
         return idx.read(path.parent)
     if path.suffix.lower() == ".npz":
         return npz.read(path)
-    what = "an archive; unpack it and name its folder" if is_archive(path) else "another kind"
+    what = "an archive; unpack it and pass its folder" if is_archive(path) else "none of these"
     raise DigitNetError(
         f"{path}: expected a .npz, .csv or .parquet file, or a folder; received: {what}."
     )
@@ -66,7 +66,7 @@ def _read_folder(folder: Path) -> Source:
         names = listed(str(place.relative_to(folder)) for place, _ in found)
         raise DigitNetError(
             f"{folder}: expected one data set; received: {len(found)}, in {names}. "
-            "Name one of these folders; if they are classes, put the pictures directly into them."
+            "Pass one of these folders; if they are classes, put the pictures directly into them."
         )
     ((place, reads),) = found
     if place != folder:

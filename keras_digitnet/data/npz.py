@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_digitnet.data.files import files, listed, unpacks_to_too_much
+from keras_digitnet.data.files import files, is_decompression_bomb, listed
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError, first_line
 
@@ -27,7 +27,7 @@ def read_folder(folder: Path) -> Source:
     if len(found) > 1:
         raise DigitNetError(
             f"{folder}: expected one .npz file; received: {listed(path.name for path in found)}. "
-            "Name one of them."
+            "Pass one of them."
         )
     return read(found[0])
 
@@ -40,14 +40,14 @@ def read(path: Path) -> Source:
     """Reads the four arrays of a file in Keras's layout.
 
     Raises:
-        DigitNetError: The file is of another kind, damaged, or unpacks to too much.
+        DigitNetError: The file is not an `.npz` file, damaged, or unpacks to too much.
     """
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip archive")
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacks_to_too_much(unpacked, path):
+        if is_decompression_bomb(unpacked, path):
             raise ValueError(f"an archive that unpacks to {unpacked:,} bytes")
         with np.load(path, allow_pickle=False) as file:
             if not set(_WANTED) <= set(file.files):

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_digitnet.config import SIDE
 from keras_digitnet.data.csv_files import LABELS
-from keras_digitnet.data.files import listed, unpacks_to_too_much
+from keras_digitnet.data.files import is_decompression_bomb, listed
 from keras_digitnet.data.pictures import NormalizedPictures
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError, first_line
@@ -39,7 +39,7 @@ def read_labels(path: Path) -> Labels | None:
     """Reads the labels of a file with a column of pictures; `None` if it has no labels.
 
     Raises:
-        DigitNetError: pyarrow is not installed, or the file is of another kind.
+        DigitNetError: pyarrow is not installed, or the file is not such a Parquet file.
     """
     with _opened(path) as (file, _, label):
         if label is None:
@@ -91,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, str, str | None]]:
 
 
 def _column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first wanted column, whatever its capitals."""
+    """The first wanted column, ignoring case."""
     lower = {name.lower(): name for name in names}
     return next((lower[name] for name in wanted if name in lower), None)
 
@@ -99,7 +99,7 @@ def _column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 def _require_size(file: Any, path: Path) -> None:
     rows, groups = file.metadata.num_rows, range(file.num_row_groups)
     unpacked = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-    if not rows or unpacks_to_too_much(max(unpacked, rows * SIDE * SIDE), path):
+    if not rows or is_decompression_bomb(max(unpacked, rows * SIDE * SIDE), path):
         raise ValueError(f"{rows:,} rows of {unpacked:,} bytes in all")
 
 

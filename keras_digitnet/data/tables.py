@@ -40,7 +40,7 @@ def read(folder: Path) -> Source:
     """Reads the one set of tables in a folder.
 
     Raises:
-        DigitNetError: There are several sets, or a file is of another kind or damaged.
+        DigitNetError: There are several sets, or a file is not a table or is damaged.
     """
     sets = _find(folder)
     trained = {name: tables for name, tables in sets.items() if "train" in tables}
@@ -48,7 +48,7 @@ def read(folder: Path) -> Source:
         paths = [str(path.relative_to(folder)) for path in _paths(trained or sets)]
         expected = "one data set" if trained else "a table for training, such as train.csv,"
         raise DigitNetError(
-            f"{folder}: expected {expected}; received: {listed(paths)}. Name one file."
+            f"{folder}: expected {expected}; received: {listed(paths)}. Pass one file."
         )
     ((name, tables),) = trained.items()
     for split in ("validation", "test"):
@@ -62,7 +62,7 @@ def read_file(path: Path) -> Source:
     """Reads a table and, if it is a training table, the others of its set beside it.
 
     Raises:
-        DigitNetError: A file is of another kind or damaged.
+        DigitNetError: A file is not a table or is damaged.
     """
     tables = {"train": [path]}
     name = without_split(path.name)
@@ -119,7 +119,7 @@ def _read(tables: Tables, name: str, where: Path) -> Source:
     if len(kinds) > 1:
         raise DigitNetError(
             f"{where}: expected CSV or Parquet files; received: {listed(map(str, paths))}. "
-            "Name one file."
+            "Pass one file."
         )
     return (_read_parquet if kinds == {True} else _read_csv)(tables, name, where)
 

@@ -53,7 +53,9 @@ async def receive_picture(request: Request) -> NamedBytes:
             return await _received(_limited(request))
     except TimeoutError:
         raise HTTPException(
-            408, f"picture: expected within {_MAX_SECONDS:.0f} seconds; received: only a part."
+            408,
+            f"picture: expected the whole upload within {_MAX_SECONDS:.0f} seconds; "
+            "received: a part of it.",
         ) from None
     except HTTPException as error:
         if error.status_code == 413:

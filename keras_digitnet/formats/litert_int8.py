@@ -62,8 +62,8 @@ def _quantized(content: bytes, images: np.ndarray) -> bytes:
 def _for_microcontrollers(content: bytes) -> bytes:
     """Removes the names of tensors, and the one operation that small runtimes lack.
 
-    LiteRT for Microcontrollers casts no uint8. A dequantization with a scale of
-    one computes the same, and is known to it.
+    LiteRT for Microcontrollers does not support casting from uint8. A
+    dequantization with a scale of one, which it supports, computes the same.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils

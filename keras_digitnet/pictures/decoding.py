@@ -173,7 +173,7 @@ def _grey(picture: "Image.Image") -> np.ndarray:
         return _eight_bits(np.asarray(upright))
     if upright.mode == "F":
         low, high = upright.getextrema()
-        raise ValueError(f"numbers that are not of 8 or 16 bits a pixel, from {low} to {high}.")
+        raise ValueError(f"pixel values from {low} to {high}, neither 8-bit nor 16-bit.")
     if upright.has_transparency_data:
         if upright.mode not in ("LA", "RGBA"):
             upright = upright.convert("RGBA")  # palettes can be transparent too
@@ -194,7 +194,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         return values
     if highest > 0xFFFF or int(values.min()) < 0:
         raise ValueError(
-            f"numbers that are not of 8 or 16 bits a pixel, from {values.min()} to {highest}."
+            f"pixel values from {values.min()} to {highest}, neither 8-bit nor 16-bit."
         )
     return (values >> max(highest.bit_length() - 8, 0)).astype(np.uint8)
 

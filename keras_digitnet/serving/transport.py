@@ -183,7 +183,7 @@ def exactly(values: Any, dtype: np.dtype | type[np.generic]) -> np.ndarray:
     """Converts lists of JSON to an array without losing precision.
 
     Raises:
-        TypeError: A value is of another kind, such as a fraction for an integer.
+        TypeError: A value has another type, such as a fraction for an integer.
         ValueError: The lists are of unequal length.
     """
     return np.array(values).astype(dtype, casting="same_kind")
