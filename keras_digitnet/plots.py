@@ -161,7 +161,7 @@ def plot_pages(pages: "Sequence[Page]", classes: Sequence[str], title: str) -> F
 def plot_lines(
     mistakes: Sequence[tuple[np.ndarray, str, str]], title: str, most: int = 24
 ) -> Figure:
-    """Plots lines that were misread, each with its true text and the text that was read.
+    """Plots misread lines, each with its true text and the text that was read.
 
     Args:
         mistakes: Picture `(H, W)` uint8, true text and read text of each line.
@@ -177,8 +177,8 @@ def plot_lines(
         axes.axis("off")
     for axes, (picture, truth, answer) in zip(grid.flat, shown, strict=False):
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(f"{truth} read {answer or 'nothing'}", fontsize=9)
-    counted = f"{len(shown)} of {len(mistakes)} that were read wrong"
+        axes.set_title(f"true {truth}, read {answer or 'nothing'}", fontsize=9)
+    counted = f"{len(shown)} of {len(mistakes)} misread lines"
     figure.suptitle(f"{title}: {counted if mistakes else 'no mistake'}")
     return figure
 

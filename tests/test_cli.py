@@ -308,14 +308,14 @@ def test_read_prints_text_csv_and_json_and_draws(
     text = "".join(str(label) for label in digits.test.labels[:3])
     assert command("read", "row.png").stdout == f"{text}\n"
     both = ("row.png", "blank.png")
-    shown = command("read", *both, "--annotate", "seen")
+    shown = command("read", *both, "--annotate", "annotated")
     assert shown.returncode == 1
     of_row, of_blank = shown.stdout.splitlines()
     assert of_row.startswith(f"{text}  ")
     assert of_row.endswith("%  row.png")
     assert of_blank.startswith("Error: blank.png: no digit found")
     assert shown.stderr == f"{of_blank}\n"
-    assert (tmp_path / "seen" / "row.png").is_file()
+    assert (tmp_path / "annotated" / "row.png").is_file()
     before = (tmp_path / "row.png").read_bytes()
     assert "which holds row.png" in command("read", "row.png", "--annotate", ".").stderr
     assert (tmp_path / "row.png").read_bytes() == before
@@ -355,8 +355,8 @@ def test_a_picture_is_read_from_standard_input(digits: Dataset, tmp_path: Path) 
     label = str(digits.test.labels[0])
     code, shown, _ = piped(content, "predict", "-")
     assert (code, shown[0], shown[-5:]) == (0, label, "%  -\n")
-    assert piped(content, "read", "-", "--annotate", "seen") == (0, f"{label}\n", "")
-    assert (tmp_path / "seen" / "-.png").is_file()
+    assert piped(content, "read", "-", "--annotate", "annotated") == (0, f"{label}\n", "")
+    assert (tmp_path / "annotated" / "-.png").is_file()
     both = json.loads(piped(content, "predict", "digit.png", "-", "--json")[1])
     assert [row["file"] for row in both] == ["digit.png", "-"]
     assert both[0]["confidence"] == both[1]["confidence"]

@@ -203,11 +203,11 @@ def test_annotated_pictures_keep_their_names_and_sizes(base: Classifier, tmp_pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write("20").save(tmp_path / name)
     paths = [str(tmp_path / name) for name in names]
-    answers = list(read_files(base, paths, annotated_dir=tmp_path / "seen"))
+    answers = list(read_files(base, paths, annotated_dir=tmp_path / "annotated"))
     assert [answer.to_line() for answer in answers] == ["20", "20", "20"]
-    drawings = sorted(path.name for path in (tmp_path / "seen").iterdir())
+    drawings = sorted(path.name for path in (tmp_path / "annotated").iterdir())
     assert drawings == ["x-2.png", "x-3.png", "x.png"]
-    drawn = Image.open(tmp_path / "seen" / "x.png")
+    drawn = Image.open(tmp_path / "annotated" / "x.png")
     assert drawn.size == write("20").size
     red = np.asarray(drawn).astype(int)
     assert (red[..., 0] - red[..., 1] > 150).any()

@@ -72,7 +72,7 @@ def test_the_front_pages_commands_run(checkout: Path) -> None:
     assert len(commands) == 5
     printed = run(["bash", "-euc", "\n".join(commands)], checkout)
     assert printed.startswith("20260714 48151623 90210 314159 602214076\n")
-    assert (checkout / "seen" / "page.png").is_file()
+    assert (checkout / "annotated" / "page.png").is_file()
     assert (checkout / "exports" / "base" / "digitnet" / "1" / "saved_model.pb").is_file()
 
 

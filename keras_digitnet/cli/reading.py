@@ -102,7 +102,7 @@ def read(
     one line each: text, confidence and file, or an error. Exits with 1 if some
     pictures could not be read, with 2 if none could.
 
-    Example: keras-digitnet read receipt.jpg scans/ --annotate seen/
+    Example: keras-digitnet read receipt.jpg scans/ --annotate annotated/
     """
     if not 0 <= min_confidence <= 1:
         raise DigitNetError(f"--min-confidence: expected 0 to 1; received: {min_confidence}.")
@@ -136,7 +136,7 @@ def _require_none_inside(folder: Path, pictures: "Sequence[str | NamedBytes]") -
         if isinstance(picture, str) and folder.resolve() in Path(picture).resolve().parents:
             raise DigitNetError(
                 f"--annotate: expected a folder without the pictures to read; received: {folder}, "
-                f"which holds {picture}. Name another folder."
+                f"which holds {picture}. Choose another folder."
             )
 
 

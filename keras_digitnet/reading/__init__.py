@@ -1,1 +1,1 @@
-"""Models that answer, and what they say about pictures."""
+"""Inference: loads models, finds and classifies digits, formats results."""
