@@ -1,4 +1,4 @@
-"""Random draws that NumPy lacks."""
+"""Helpers for random draws."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,11 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
 
-def chosen(random: np.random.Generator, values: Sequence[T], chances: Sequence[float]) -> T:
+def weighted_choice(
+    random: np.random.Generator, values: Sequence[T], probabilities: Sequence[float]
+) -> T:
     """One of the values, with these probabilities, which sum to 1."""
-    return values[int(np.searchsorted(np.cumsum(chances), random.random()))]
+    return values[int(np.searchsorted(np.cumsum(probabilities), random.random()))]
 
 
 def noise(shape: tuple[int, ...], coarse: int, random: np.random.Generator) -> np.ndarray:

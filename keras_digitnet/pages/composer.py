@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_digitnet.pages.chance import chosen, log_uniform
+from keras_digitnet.pages.chance import log_uniform, weighted_choice
 from keras_digitnet.pages.frame import LARGE, Page, around, framed
 from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
 from keras_digitnet.pages.ink import Box, Hand, Ink, rub
@@ -36,7 +36,7 @@ class Composer:
         empty = kind < 0.22  # without target characters
         if kind < 0.05:
             self._write_large(ink, random)
-        lines = 0 if kind < 0.1 else chosen(random, (1, 2, 3), (0.56, 0.26, 0.18))
+        lines = 0 if kind < 0.1 else weighted_choice(random, (1, 2, 3), (0.56, 0.26, 0.18))
         for line in range(lines):
             hand = self._hand(random, line, lines)
             self._write_line(ink, hand, random, words=empty or random.random() < 0.06)
@@ -91,7 +91,7 @@ class Composer:
         spare = max(share - height, 0) / 2 + 0.1 * height
         long = random.random() < 0.8
         return Hand(
-            draw=chosen(
+            draw=weighted_choice(
                 random,
                 (self._source.outline, self._source.path, self._source.styled, self._any),
                 (0.24, 0.24, 0.3, 0.22),
@@ -108,7 +108,7 @@ class Composer:
             fat=random.uniform(-0.3, 0.5),
             soft=random.uniform(0.7, 1.6),
             tone=random.uniform(0.5, 1) if random.random() < 0.3 else random.uniform(0.75, 1),
-            gap=chosen(
+            gap=weighted_choice(
                 random,
                 (random.uniform(-0.12, 0.06), random.uniform(0.04, 0.35), random.uniform(0.3, 1.1)),
                 (0.3, 0.55, 0.15),
@@ -119,7 +119,7 @@ class Composer:
             opened=random.random() < 0.12,
             closed=random.random() < 0.5,
             separated=0.25 if random.random() < 0.3 else 0.0,
-            count=chosen(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.4, 0.55)),
+            count=weighted_choice(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.4, 0.55)),
             bend=log_uniform(random, 0.25, 1.2),
         )
 

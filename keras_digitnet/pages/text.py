@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_digitnet.pages.chance import chosen
+from keras_digitnet.pages.chance import weighted_choice
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def amount(random: np.random.Generator) -> Text:
     count = int(random.integers(2, 9))
     labels = random.integers(10, size=count)
     if random.random() < 0.45:
-        labels[: chosen(random, (1, 2, 3), (0.5, 0.3, 0.2))] = 1
+        labels[: weighted_choice(random, (1, 2, 3), (0.5, 0.3, 0.2))] = 1
     if random.random() < 0.6:
         labels[-int(random.integers(1, 6)) :] = 0
     sizes = np.ones((10, 2))
