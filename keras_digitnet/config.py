@@ -316,11 +316,12 @@ class TrainConfig(_Record):
         test: Whether to score the test images, once, at the end.
         export: Whether to write a SavedModel beside the `.keras` file.
         model: The network; `None` means the preset's.
-        start: A trained model of the same network, or of one with fewer blocks, as
-            `keras_digitnet.load` takes it, from whose weights to start; `None`
+        start: A trained model of the same network, or of one with fewer blocks, from
+            whose weights to start: a preset, run folder or `.keras` file; `None`
             initializes new weights.
-        teacher: Trained classifiers of the same classes, as for `start` but of
-            any size, whose softened probabilities are learned beside the labels.
+        teacher: Trained classifiers of the same classes and of any size, whose
+            softened probabilities are learned beside the labels: presets, run
+            folders or `.keras` files.
     """
 
     preset: str = "base"

@@ -95,7 +95,8 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         408: "The upload takes too long.",
         413: "The picture is too large.",
         415: "The file is not a picture, or its format is not supported.",
-        422: "The picture is damaged, or has no digit, or several where one is expected.",
+        422: "The picture is damaged, or has no digit, or several where one is expected; "
+        "or the form does not have exactly one file.",
         502: "The model fails, or the server that runs it does not answer.",
         503: "Too many requests are waiting; try again after Retry-After seconds.",
     }.items()
