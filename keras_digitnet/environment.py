@@ -23,7 +23,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 _importing_openvino = threading.Lock()
 
 # The user's choice, before `select_backend` sets the variable for Keras.
-NAMED_BACKEND = os.environ.get("KERAS_BACKEND")
+REQUESTED_BACKEND = os.environ.get("KERAS_BACKEND")
 
 _PACKAGES = (
     "keras_digitnet",
@@ -76,19 +76,19 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
     """
     with _LOCK:
         open_standard_descriptors()
-        name = name_backend(name, for_training)
+        name = set_backend(name, for_training)
         with suppress_native_stderr():
             _start(name)
         return name
 
 
-def name_backend(name: str | None = None, for_training: bool = False) -> str:
+def set_backend(name: str | None = None, for_training: bool = False) -> str:
     """Selects the backend like `select_backend`, but does not start it, which takes seconds.
 
     Raises:
         DigitNetError: As for `select_backend`, except if it cannot start.
     """
-    name, source = _named_backend(name)
+    name, source = _requested_backend(name)
     if name not in BACKENDS:
         raise DigitNetError(
             f"backend: expected one of {', '.join(BACKENDS)}; received: {name!r}{source}."
@@ -109,7 +109,7 @@ def name_backend(name: str | None = None, for_training: bool = False) -> str:
     return name
 
 
-def _named_backend(name: str | None) -> tuple[str, str]:
+def _requested_backend(name: str | None) -> tuple[str, str]:
     """The requested backend, and for messages its source if that is not the caller."""
     if name:
         return name, ""

@@ -102,7 +102,7 @@ def test_a_preset_comes_with_the_package(
     images = digits.test.images[:50]
     in_keras = load("nano").predict(images)  # the tests set KERAS_BACKEND
     assert load("nano", backend).classes == tuple("0123456789")
-    monkeypatch.setattr(environment, "NAMED_BACKEND", None)
+    monkeypatch.setattr(environment, "REQUESTED_BACKEND", None)
     in_onnx_runtime = load("nano").predict(images)
     difference = np.abs(in_keras.probabilities - in_onnx_runtime.probabilities)
     assert 0 < difference.max() <= 1e-5

@@ -15,7 +15,7 @@ import keras
 
 from keras_digitnet import distribution, training
 from keras_digitnet.config import PRESETS, ModelConfig, ReaderConfig, TrainConfig
-from keras_digitnet.environment import name_backend
+from keras_digitnet.environment import set_backend
 from keras_digitnet.training import tasks
 
 
@@ -66,7 +66,7 @@ def losses(
 
 
 if __name__ == "__main__":
-    name_backend("jax")
+    set_backend("jax")
     folder, data, devices, epochs, stop_after, *presets = sys.argv[1:]
     distribution.join(devices)
     for preset in presets:

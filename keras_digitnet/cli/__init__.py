@@ -252,7 +252,7 @@ def info(backend: BackendOption = None, as_json: JsonOption = False) -> None:
             found["compiled programs"] = compilation_cache() or "not cached"
     except DigitNetError as error:
         problem = error  # shown last, after the versions that explain it
-    named = backend or environment.NAMED_BACKEND
+    named = backend or environment.REQUESTED_BACKEND
     if problem and not named:
         found["problem"] = str(problem)
     if as_json:

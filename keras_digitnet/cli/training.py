@@ -133,7 +133,7 @@ def train(
         if resume:
             _refuse_settings(context)
             saved = RunFolder(resume).read_unfinished()
-            _name_backend(backend or saved["backend"], devices)
+            _prepare_backend(backend or saved["backend"], devices)
             select_backend()
             from keras_digitnet import training
 
@@ -159,7 +159,7 @@ def train(
             if isinstance(network, ModelConfig):
                 network = replace(network, augmentation=augmentation)
             config = replace(config, model=network)
-            _name_backend(backend, devices)
+            _prepare_backend(backend, devices)
             require_folder(out)
             from keras_digitnet.data import load_dataset
             from keras_digitnet.reading.inference import find_keras_file
@@ -289,11 +289,11 @@ def runs(
         typer.echo(f"No runs in {folder}.")
 
 
-def _name_backend(backend: str | None, devices: str | None) -> None:
+def _prepare_backend(backend: str | None, devices: str | None) -> None:
     """Selects the backend before NumPy starts its threads; then connects to other processes."""
-    from keras_digitnet.environment import name_backend, suppress_native_stderr
+    from keras_digitnet.environment import set_backend, suppress_native_stderr
 
-    name_backend(backend, for_training=True)
+    set_backend(backend, for_training=True)
     if devices or "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
         with suppress_native_stderr():
             from keras_digitnet import distribution

@@ -240,11 +240,11 @@ def find_model(where: str | Path, backend: str | None = None) -> Path | None:
         _refuse_backend(where, backend)
         serving.require_address(str(where))
         return None
-    path = _find(where, in_keras=bool(backend or environment.NAMED_BACKEND))
+    path = _find(where, in_keras=bool(backend or environment.REQUESTED_BACKEND))
     if path.is_dir() or path.suffix != ".keras":
         _refuse_backend(where, backend)
     elif backend or "keras" not in sys.modules:
-        environment.name_backend(backend)
+        environment.set_backend(backend)
     return path
 
 
