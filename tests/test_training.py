@@ -217,15 +217,15 @@ def test_the_file_holds_the_last_epoch_calibrated(
 def test_the_test_evaluation_can_be_skipped(
     trained: Train, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[Split] = []
-    judge = tasks._judge
+    evaluated: list[Split] = []
+    evaluate = tasks._evaluate
     monkeypatch.setattr(
         tasks,
-        "_judge",
-        lambda classifier, split: judged.append(split) or judge(classifier, split),
+        "_evaluate",
+        lambda classifier, split: evaluated.append(split) or evaluate(classifier, split),
     )
     run = trained(test=False)
-    assert judged == [few_digits.validation]
+    assert evaluated == [few_digits.validation]
     assert run.test is None
     assert run.metrics["test"] is None
 

@@ -29,7 +29,7 @@ from keras_digitnet.training.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What a run trains, with what, and how far it is.
 
     Attributes:
@@ -75,7 +75,7 @@ def build_and_compile(
     model = task.training_model(f"digitnet_{config.preset}_{plain_name(dataset.name)}")
     rates = StepRates(config, steps or task.steps)
     optimizer = keras.optimizers.AdamW(
-        rates, weight_decay=config.weight_decay, global_clipnorm=task.most_gradient
+        rates, weight_decay=config.weight_decay, global_clipnorm=task.max_gradient_norm
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
@@ -110,7 +110,7 @@ def feed(endless: Iterator[Batch]) -> Any:
     return dataset.prefetch(2).with_options(options)
 
 
-def fit(model: keras.Model, job: Job) -> None:
+def fit(model: keras.Model, job: TrainingJob) -> None:
     """Trains the remaining epochs and leaves the model with the weights of the kept one.
 
     Args:
@@ -125,13 +125,13 @@ def fit(model: keras.Model, job: Job) -> None:
     """
     config, task, group, history = job.config, job.task, job.group, job.history
     done = len(history)
-    patience_lost = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
+    patience_exhausted = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
     with stop_signals() as signals, group.scope(), group.process_failures():
         model.fit(
             feed(task.batches(done, group.rows(config.batch_size))),
             steps_per_epoch=task.steps,
             initial_epoch=done,
-            epochs=done if patience_lost else config.epochs,
+            epochs=done if patience_exhausted else config.epochs,
             validation_data=task.validation(),
             validation_batch_size=task.validation_batch,
             shuffle=False,  # the task shuffles

@@ -33,7 +33,7 @@ from keras_digitnet.formats.keras_file import load_keras_model as load_trained
 from keras_digitnet.networks.blocks import DTYPES, copy_weights, count_parameters, network_dtype
 from keras_digitnet.reading.inference import find_keras_file
 from keras_digitnet.training.callbacks import DivergedError, TrainingInterrupted
-from keras_digitnet.training.fitting import Job, fit
+from keras_digitnet.training.fitting import TrainingJob, fit
 from keras_digitnet.training.history import History, best_epoch, kept_epoch, read_history
 from keras_digitnet.training.tasks import undo_calibration
 
@@ -126,7 +126,7 @@ def train(
     new = functools.partial(create_run_folder, expanded(out_dir), *named)
     with group.folder(new, resuming=False) as folder, _keras_settings(policy):
         write_json(folder.config_path, _describe(config, dataset, policy))
-        return _run(Job(folder, config, dataset, group, [], verbose, callbacks))
+        return _run(TrainingJob(folder, config, dataset, group, [], verbose, callbacks))
 
 
 def resume(
@@ -177,7 +177,7 @@ def resume(
     with group.folder(lambda: folder, resuming=True) as own, _keras_settings(policy):
         remove_leftovers(own.path)
         history = read_history(own)
-        return _run(Job(own, config, dataset, group, history, verbose, callbacks))
+        return _run(TrainingJob(own, config, dataset, group, history, verbose, callbacks))
 
 
 # The run, step by step
@@ -222,7 +222,7 @@ def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
         )
 
 
-def _run(job: Job) -> Run:
+def _run(job: TrainingJob) -> Run:
     folder, config, dataset, group = job.folder, job.config, job.dataset, job.group
     logger.info(
         "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
@@ -303,7 +303,7 @@ def _how_to_continue(folder: RunFolder) -> str:
 
 
 @contextlib.contextmanager
-def _saving_best(job: Job) -> Iterator[None]:
+def _saving_best(job: TrainingJob) -> Iterator[None]:
     """If training ends early, saves the best model and adds its path to the message."""
     try:
         yield
@@ -312,20 +312,20 @@ def _saving_best(job: Job) -> Iterator[None]:
         raise
 
 
-def _save_model(model: keras.Model, job: Job) -> dict[str, float]:
+def _save_model(model: keras.Model, job: TrainingJob) -> dict[str, float]:
     """Writes `model.keras`, calibrated on the validation images; returns the calibration.
 
     The file omits the optimizer and computes in float32, which every runtime
     supports.
     """
     with _keras_settings("float32"):
-        bare, calibration = job.task.calibrated(model)
+        bare, calibration = job.task.calibrate(model)
     with atomic_write(job.folder.model_path) as temporary:
         bare.save(temporary)
     return calibration
 
 
-def _save_best(job: Job) -> str:
+def _save_best(job: TrainingJob) -> str:
     """Saves the best model of an unfinished run; returns a message with its path."""
     if not job.history:
         return "No epoch was finished, so there is no model yet."
@@ -340,7 +340,7 @@ def _save_best(job: Job) -> str:
     )
 
 
-def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
+def _finish(job: TrainingJob, calibration: dict[str, float], parameters: int) -> Run:
     """Evaluates the saved file, not the model in memory, and writes the metrics and figures."""
     folder, config, history = job.folder, job.config, job.history
     backend = keras.backend.backend()
@@ -348,7 +348,7 @@ def _finish(job: Job, calibration: dict[str, float], parameters: int) -> Run:
     kept = kept_epoch(history, config.epochs)
     curves = plots.plot_curves(history, kept, f"{title}, seed {config.seed}, {backend}")
     plots.save_figure(curves, folder.curves_path)
-    validation, test = job.task.judged(folder, title)
+    validation, test = job.task.evaluate(folder, title)
     metrics = {
         "dataset": job.dataset.name,
         "preset": config.preset,

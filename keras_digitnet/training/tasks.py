@@ -42,7 +42,7 @@ from keras_digitnet.written_lines import read_lines
 AnyReport = Report | LinesReport
 
 # The norm is from 2 to 20 in a reader's training; without a limit one diverged in its fourth epoch.
-_MOST_GRADIENT = 10.0
+_MAX_GRADIENT_NORM = 10.0
 # Lines on which a reader is evaluated, and training pages in the run's picture.
 _LINES = 500
 _SHOWN_PAGES = 24
@@ -57,11 +57,11 @@ class Task(Protocol):
         loss: The loss for `Model.compile`.
         metrics: The metrics for `Model.compile`; one of them is `accuracy`.
         validation_batch: Batch size outside training.
-        most_gradient: The largest norm of a step's gradient; `None` is no limit.
+        max_gradient_norm: The largest norm of a step's gradient; `None` is no limit.
     """
 
     steps: int
-    most_gradient: float | None
+    max_gradient_norm: float | None
     validation_batch: int
     loss: keras.losses.Loss
     metrics: list[Any]
@@ -81,10 +81,10 @@ class Task(Protocol):
     def validation(self) -> Batch:
         """The inputs and targets of validation, the same in every epoch."""
 
-    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+    def calibrate(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """A calibrated copy of the model, and the parameters that were fitted on validation."""
 
-    def judged(self, folder: RunFolder, title: str) -> tuple[AnyReport, AnyReport | None]:
+    def evaluate(self, folder: RunFolder, title: str) -> tuple[AnyReport, AnyReport | None]:
         """The metrics of the folder's model on validation and, unless disabled, test images.
 
         Writes the pictures of its mistakes into the folder.
@@ -111,7 +111,7 @@ class ClassifierTask:
         images = max(len(dataset.train), config.min_images_per_epoch)
         self.steps = max(images // config.batch_size, 1)
         self.validation_batch = 500
-        self.most_gradient: float | None = None
+        self.max_gradient_norm: float | None = None
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metrics = ["accuracy"]
         self._config = config
@@ -137,7 +137,7 @@ class ClassifierTask:
         """All validation images and their labels."""
         return self._dataset.validation.images, self._dataset.validation.labels
 
-    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+    def calibrate(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """Calibrates the logits by a temperature."""
         images, labels = self.validation()
         logits = model.predict(images, batch_size=self.validation_batch, verbose=0)
@@ -146,15 +146,15 @@ class ClassifierTask:
         fold_temperature(bare, temperature)
         return bare, {"temperature": temperature}
 
-    def judged(self, folder: RunFolder, title: str) -> tuple[Report, Report | None]:
+    def evaluate(self, folder: RunFolder, title: str) -> tuple[Report, Report | None]:
         """The metrics on validation and test images; draws confusion matrix and mistakes."""
         dataset, classifier = self._dataset, load_classifier(folder.model_path)
         shown, kind = dataset.validation, "validation"
-        report, probabilities = _judge(classifier, shown)
+        report, probabilities = _evaluate(classifier, shown)
         validation, test = report, None
         if self._config.test:
             shown, kind = dataset.test, "test"
-            report, probabilities = _judge(classifier, shown)
+            report, probabilities = _evaluate(classifier, shown)
             test = report
         title = f"{title}, {len(shown):,} {kind} images"
         matrix = plots.plot_confusion_matrix(report.confusion_matrix, dataset.classes, title)
@@ -185,7 +185,7 @@ def _load_teacher(where: str, dataset: Dataset) -> keras.Model:
         raise DigitNetError(f"teacher: {error}") from None
 
 
-def _judge(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
+def _evaluate(classifier: Classifier, split: Split) -> tuple[Report, np.ndarray]:
     probabilities = classifier.predict(split.images).probabilities
     return evaluate(probabilities, split.labels, classifier.classes), probabilities
 
@@ -204,7 +204,7 @@ class ReaderTask:
     def __init__(self, config: TrainConfig, network: ReaderConfig, dataset: Dataset) -> None:
         self.steps = max(network.pages // config.batch_size, 1)
         self.validation_batch = 32
-        self.most_gradient: float | None = _MOST_GRADIENT
+        self.max_gradient_norm: float | None = _MAX_GRADIENT_NORM
         self.loss = DetectionLoss()
         self.metrics = [CharacterAccuracy(name="accuracy")]
         self._config = config
@@ -233,7 +233,7 @@ class ReaderTask:
         # No epoch has this number, so these pages are in no training epoch.
         return self._pages(self._dataset.validation, pages).compose((2**32 - 1, 0))
 
-    def calibrated(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
+    def calibrate(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """Calibrates the logits by a temperature, and the presence by scale and shift."""
         pages, wanted = self.validation()
         cells = model.predict(pages, batch_size=self.validation_batch, verbose=0)
@@ -247,7 +247,7 @@ class ReaderTask:
         calibration = {"temperature": temperature, "presence_scale": scale, "presence_shift": shift}
         return bare, calibration
 
-    def judged(self, folder: RunFolder, title: str) -> tuple[LinesReport, LinesReport | None]:
+    def evaluate(self, folder: RunFolder, title: str) -> tuple[LinesReport, LinesReport | None]:
         """The metrics on composed lines; draws training pages and misread lines."""
         reader = load(folder.model_path)
         assert isinstance(reader, Reader)
@@ -276,14 +276,14 @@ def _page_workers() -> int:
 
 
 def undo_calibration(model: keras.Model, calibration: Mapping[str, Any]) -> None:
-    """Restores a model's weights as they were trained; the inverse of `Task.calibrated`.
+    """Restores a model's weights as they were trained; the inverse of `Task.calibrate`.
 
     The next training ends with a calibration too. On top of one another they magnify
     the presence until training diverges.
 
     Args:
         model: A calibrated classifier or reader.
-        calibration: What `Task.calibrated` returned, among a run's other metrics.
+        calibration: What `Task.calibrate` returned, among a run's other metrics.
     """
     if "temperature" in calibration:
         fold_temperature(model, 1 / calibration["temperature"])
