@@ -25,7 +25,7 @@ from keras_digitnet.artifacts import (
     read_json,
     temporary_beside,
 )
-from keras_digitnet.data import Dataset, is_at_hand, load_dataset
+from keras_digitnet.data import Dataset, is_available_offline, load_dataset
 from keras_digitnet.environment import import_extra, suppress_native_stderr
 from keras_digitnet.errors import DigitNetError, first_line
 from keras_digitnet.formats import SAVED_MODEL, Format, chosen_formats, keras_file
@@ -195,7 +195,7 @@ def _dataset_of(keras_path: Path) -> Dataset:
     known = (DigitNetError, KeyError, TypeError, ValueError, RuntimeError, OSError)
     with contextlib.suppress(*known), _without_warnings("keras_digitnet.data"):
         settings = read_json(keras_path.with_name("config.json"))["train"]
-        if is_at_hand(settings["data"]):
+        if is_available_offline(settings["data"]):
             return load_dataset(
                 settings["data"],
                 seed=settings["seed"],

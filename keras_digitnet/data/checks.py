@@ -6,7 +6,7 @@ import logging
 import numpy as np
 
 from keras_digitnet.config import SIDE
-from keras_digitnet.data.files import as_text, listed, natural
+from keras_digitnet.data.files import as_text, listed, natural_sort_key
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.mnist_form import is_light_on_dark, is_normalized
@@ -170,7 +170,7 @@ def number_classes(found: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     """
     values = np.unique(found.splits["train"].labels)
     if values.dtype.kind == "U":
-        values = np.array(sorted(values.tolist(), key=natural))
+        values = np.array(sorted(values.tolist(), key=natural_sort_key))
         usable, expected = len(values) > 1 and "" not in values, "two names or more, none empty"
     else:
         first = int(values[0])

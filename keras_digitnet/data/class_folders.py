@@ -12,11 +12,11 @@ from keras_digitnet.data.files import (
     inventory,
     listed,
     name_of_set,
-    natural,
+    natural_sort_key,
     split_of,
     subfolders,
 )
-from keras_digitnet.data.pictures import NormalizedPictures
+from keras_digitnet.data.pictures import PictureNormalizer
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.files import find_pictures, is_decoded, is_picture, walk
@@ -24,7 +24,7 @@ from keras_digitnet.pictures.files import find_pictures, is_decoded, is_picture,
 logger = logging.getLogger(__name__)
 
 
-def is_there(folder: Path) -> bool:
+def detect(folder: Path) -> bool:
     """Whether a folder holds class folders, or train/, test/ and the like that do."""
     return bool(_splits(folder)) or len(_class_dirs(folder)) > 1
 
@@ -47,15 +47,15 @@ def read(folder: Path) -> Source:
     found = {split: _find(root, classes, unread) for split, root in sorted(roots.items())}
     _report_unread(folder, roots, unread)
     logger.info("%s: reading %d pictures.", folder, sum(map(len, found.values())))
-    pictures = NormalizedPictures(digits=classes == set("0123456789"))
+    normalizer = PictureNormalizer(digits=classes == set("0123456789"))
     splits = {
         split: Split(
-            np.stack([pictures.add(path, path) for path, _ in part]),
+            np.stack([normalizer.normalize(path, path) for path, _ in part]),
             np.array([name for _, name in part]),
         )
         for split, part in found.items()
     }
-    pictures.report(str(folder))
+    normalizer.report(str(folder))
     return Source(name_of_set(folder), str(folder.absolute()), splits, in_mnist_form=True)
 
 
@@ -112,7 +112,7 @@ def _find(root: Path, classes: set[str], unread: list[Path]) -> list[tuple[str, 
         if name not in classes:
             raise DigitNetError(
                 f"{class_dir}: expected only the class folders "
-                f"{listed(sorted(classes, key=natural), 20)} in {root}."
+                f"{listed(sorted(classes, key=natural_sort_key), 20)} in {root}."
             )
         before, unreadable = len(found), list[OSError]()
         for path in map(Path, walk(class_dir, unreadable)):

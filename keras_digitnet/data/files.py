@@ -50,7 +50,7 @@ def files(folder: Path) -> list[Path]:
     return [entry for entry in entries(folder) if entry.is_file()]
 
 
-def natural(name: str) -> tuple[int, str]:
+def natural_sort_key(name: str) -> tuple[int, str]:
     """A sort key that puts numbers before words and orders them by value."""
     return (int(name) if name.isdecimal() else 10**9, name)
 

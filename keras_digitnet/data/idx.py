@@ -21,12 +21,12 @@ _FILE = re.compile(
 )
 
 
-def is_there(folder: Path) -> bool:
+def detect(folder: Path) -> bool:
     """Whether a folder holds IDX files of images."""
     return any(what == "images" for _, _, what in _find(folder))
 
 
-def names_one(path: Path) -> bool:
+def matches_name(path: Path) -> bool:
     """Whether a path's name is that of an IDX file."""
     return _FILE.fullmatch(path.name) is not None
 

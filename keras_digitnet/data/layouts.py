@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 # Each layout, how to detect it and how to read it; the first of several in a folder is read.
 _LAYOUTS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path], Source]], ...] = (
-    ("IDX files", idx.is_there, idx.read),
-    ("class folders", class_folders.is_there, class_folders.read),
-    ("tables", tables.is_there, tables.read),
-    (".npz files", npz.is_there, npz.read_folder),
+    ("IDX files", idx.detect, idx.read),
+    ("class folders", class_folders.detect, class_folders.read),
+    ("tables", tables.detect, tables.read),
+    (".npz files", npz.detect, npz.read_folder),
 )
 # Archives nest data sets in folders: MNIST/raw, mnist_png/training.
 _DEPTH = 3
@@ -43,9 +43,9 @@ def read(path: Path) -> Source:
 
 
 def _read_file(path: Path) -> Source:
-    if tables.names_one(path):
+    if tables.matches_name(path):
         return tables.read_file(path)
-    if idx.names_one(path):
+    if idx.matches_name(path):
         return idx.read(path.parent)
     if path.suffix.lower() == ".npz":
         return npz.read(path)
@@ -84,7 +84,7 @@ def _read_folder(folder: Path) -> Source:
 
 def _search(folder: Path, depth: int) -> list[tuple[Path, Callable[[Path], Source]]]:
     """The folders that hold a data set, each with its reader: this one, or else those in it."""
-    here = [(layout, reads) for layout, is_there, reads in _LAYOUTS if is_there(folder)]
+    here = [(layout, reads) for layout, detect, reads in _LAYOUTS if detect(folder)]
     if len(here) > 1:
         used, *others = [layout for layout, _ in here]
         logger.warning("%s: its %s are read, and its %s are not.", folder, used, listed(others))

@@ -50,9 +50,11 @@ def load_dataset(source: str = "auto", *, seed: int = 0, validation_size: float 
     return Dataset(as_text(found.name), found.source, classes, train, validation, test)
 
 
-def is_at_hand(source: str) -> bool:
+def is_available_offline(source: str) -> bool:
     """Whether `load_dataset(source)` finds its files without a network."""
-    return named.is_at_hand(source) if source in named.NAMED else expanded(source).exists()
+    return (
+        named.is_available_offline(source) if source in named.NAMED else expanded(source).exists()
+    )
 
 
 def _find(source: str) -> Source:

@@ -53,7 +53,7 @@ def bundled_digits() -> Source:
     return Source("digits", "digits", {"train": Split(images, labels)}, in_mnist_form=True)
 
 
-def is_at_hand(name: str) -> bool:
+def is_available_offline(name: str) -> bool:
     """Whether a data set is available without a network."""
     needed = {
         "mnist": ("mnist.npz",),

@@ -12,7 +12,7 @@ from keras_digitnet.errors import DigitNetError, first_line
 _WANTED = ("x_train", "y_train", "x_test", "y_test")
 
 
-def is_there(folder: Path) -> bool:
+def detect(folder: Path) -> bool:
     """Whether a folder holds `.npz` files."""
     return bool(_files(folder))
 

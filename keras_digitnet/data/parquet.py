@@ -12,7 +12,7 @@ import numpy as np
 from keras_digitnet.config import SIDE
 from keras_digitnet.data.csv_files import LABELS
 from keras_digitnet.data.files import is_decompression_bomb, listed
-from keras_digitnet.data.pictures import NormalizedPictures
+from keras_digitnet.data.pictures import PictureNormalizer
 from keras_digitnet.environment import import_extra
 from keras_digitnet.errors import DigitNetError, first_line
 
@@ -55,7 +55,7 @@ def read_labels(path: Path) -> Labels | None:
         return Labels(written, _class_names(file.schema_arrow.metadata, label))
 
 
-def read_images(path: Path, pictures: NormalizedPictures) -> np.ndarray:
+def read_images(path: Path, normalizer: PictureNormalizer) -> np.ndarray:
     """Reads and normalizes the pictures of a file to `(N, 28, 28)` uint8.
 
     Raises:
@@ -65,7 +65,7 @@ def read_images(path: Path, pictures: NormalizedPictures) -> np.ndarray:
     with _opened(path) as (file, image, _):
         for batch in file.iter_batches(_ROWS, columns=[image]):
             for value in batch.column(image).to_pylist():
-                images.append(_image(value, f"{path}: row {len(images) + 1}", pictures))
+                images.append(_image(value, f"{path}: row {len(images) + 1}", normalizer))
     return np.stack(images)
 
 
@@ -103,14 +103,14 @@ def _require_size(file: Any, path: Path) -> None:
         raise ValueError(f"{rows:,} rows of {unpacked:,} bytes in all")
 
 
-def _image(value: Any, row: str, pictures: NormalizedPictures) -> np.ndarray:
+def _image(value: Any, row: str, normalizer: PictureNormalizer) -> np.ndarray:
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, list):
         content = np.array(content)
     if content is None:
         raise DigitNetError(f"{row}: expected the bytes of a picture; received: none.")
     try:
-        return pictures.add(content, row)
+        return normalizer.normalize(content, row)
     except DigitNetError as error:
         raise DigitNetError(f"{row}: {str(error).removeprefix('picture: ')}") from None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class NormalizedPictures:
+class PictureNormalizer:
     """Normalizes pictures as `predict` does, and counts the changes.
 
     Args:
@@ -34,7 +34,7 @@ class NormalizedPictures:
         self._without_ink: list[str] = []
         self._not_one: list[str] = []
 
-    def add(self, picture: "Picture", name: str) -> np.ndarray:
+    def normalize(self, picture: "Picture", name: str) -> np.ndarray:
         """Normalizes a picture to `(28, 28)` uint8.
 
         If no digit is found, or several, all of its ink is used as one

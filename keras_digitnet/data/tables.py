@@ -16,7 +16,7 @@ from keras_digitnet.data.files import (
     subfolders,
     without_split,
 )
-from keras_digitnet.data.pictures import NormalizedPictures
+from keras_digitnet.data.pictures import PictureNormalizer
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
 
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 Tables = dict[str, list[Path]]
 
 
-def names_one(path: Path) -> bool:
+def matches_name(path: Path) -> bool:
     """Whether a path's name is that of a table."""
     return path.name.lower().endswith((*csv_files.SUFFIXES, *parquet.SUFFIXES))
 
 
-def is_there(folder: Path) -> bool:
+def detect(folder: Path) -> bool:
     """Whether a folder holds tables of images."""
     return bool(_find(folder))
 
@@ -82,7 +82,7 @@ def _find(folder: Path) -> dict[str, Tables]:
         name = "" if path.parent != folder else without_split(path.name)
         if split is None:
             alone[name or path.stem] = {"train": [path]}
-        elif not _is_unpacked_too(path):
+        elif not _has_unpacked_copy(path):
             found[name][split].append(path)
     return {name: dict(tables) for name, tables in found.items()} or alone
 
@@ -92,7 +92,7 @@ def _candidates(folder: Path) -> list[tuple[str | None, Path]]:
     for place in subfolders(folder):
         if split := split_of(place.name):
             inside += [(split, path) for path in files(place)]
-    return [(split, path) for split, path in inside if names_one(path) and _is_table(path)]
+    return [(split, path) for split, path in inside if matches_name(path) and _is_table(path)]
 
 
 def _is_table(path: Path) -> bool:
@@ -100,7 +100,7 @@ def _is_table(path: Path) -> bool:
     return _is_parquet(path) or csv_files.is_table(path)
 
 
-def _is_unpacked_too(path: Path) -> bool:
+def _has_unpacked_copy(path: Path) -> bool:
     return path.suffix.lower() == ".gz" and path.with_suffix("").is_file()
 
 
@@ -113,7 +113,7 @@ def _read(tables: Tables, name: str, where: Path) -> Source:
     if len(paths := _paths({name: tables})) > 1:
         logger.info("%s: read %s.", where, listed(str(path) for path in paths))
     for path in files(where if where.is_dir() else where.parent):
-        if split_of(path.name) and names_one(path) and not _is_table(path):
+        if split_of(path.name) and matches_name(path) and not _is_table(path):
             logger.warning("%s: skipped, since it is damaged or has no pixels in columns.", path)
     kinds = {_is_parquet(path) for path in paths}
     if len(kinds) > 1:
@@ -136,7 +136,7 @@ def _read_csv(tables: Tables, name: str, where: Path) -> Source:
             ])  # fmt: skip
             labels[split] = np.concatenate([written or [] for _, written in found])
     folder = where if where.is_dir() else where.parent
-    parts = _joined(images, _with_numbers(labels))
+    parts = _to_splits(images, _numeric_labels(labels))
     return Source(name, str(where.absolute()), parts, emnist.class_names(folder, name))
 
 
@@ -145,24 +145,24 @@ def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
     found = {
         split: [parquet.read_labels(path) for path in paths] for split, paths in tables.items()
     }
-    labels = _with_numbers({
+    labels = _numeric_labels({
         split: np.concatenate([part.written for part in parts if part])
         for split, parts in found.items()
         if _is_labelled(split, tables[split], parts)
     })  # fmt: skip
     names = next((part.class_names for part in found["train"] if part), None)
     classes = {str((names or {}).get(value, value)) for value in labels["train"].tolist()}
-    pictures = NormalizedPictures(digits=classes == set("0123456789"))
+    normalizer = PictureNormalizer(digits=classes == set("0123456789"))
     images = {
-        split: np.concatenate([parquet.read_images(path, pictures) for path in tables[split]])
+        split: np.concatenate([parquet.read_images(path, normalizer) for path in tables[split]])
         for split in labels
     }
-    pictures.report(str(where))
-    parts = _joined(images, labels)
+    normalizer.report(str(where))
+    parts = _to_splits(images, labels)
     return Source(name, str(where.absolute()), parts, names, in_mnist_form=True)
 
 
-def _joined(images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, Split]:
+def _to_splits(images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, Split]:
     return {split: Split(images[split], labels[split]) for split in labels}
 
 
@@ -180,7 +180,7 @@ def _is_parquet(path: Path) -> bool:
     return path.name.lower().endswith(parquet.SUFFIXES)
 
 
-def _with_numbers(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _numeric_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts the labels to int64 if all are whole numbers as text, such as 7 and 7.0."""
     try:
         numbers = {split: written.astype(float) for split, written in labels.items()}

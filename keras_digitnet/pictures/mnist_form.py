@@ -39,7 +39,7 @@ def is_normalized(grey: np.ndarray) -> bool:
 
     if grey.shape != (SIDE, SIDE):
         return False
-    mass = cv2.subtract(grey, _ground(grey))  # a background that is not black has no weight
+    mass = cv2.subtract(grey, _background(grey))  # a background that is not black has no weight
     if mass.max() < _CONTRAST or not is_light_on_dark(grey):
         return False
     return all(12.5 <= position <= 15 for position in _centre_of_mass(mass))
@@ -47,10 +47,10 @@ def is_normalized(grey: np.ndarray) -> bool:
 
 def is_light_on_dark(grey: np.ndarray) -> bool:
     """Whether the edge of a `(H, W)` picture is darker than the mean of its pixels."""
-    return _ground(grey) <= grey.mean()
+    return _background(grey) <= grey.mean()
 
 
-def _ground(grey: np.ndarray) -> float:
+def _background(grey: np.ndarray) -> float:
     edge = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
     return float(np.median(edge))
 
