@@ -149,7 +149,7 @@ class Group:
         single.set_weights(model.get_weights())
         return single
 
-    def highest(self, number: int) -> int:
+    def max_over_processes(self, number: int) -> int:
         """The maximum of `number` over all processes, so that all of them continue or stop."""
         if self._processes == 1:
             return number
@@ -167,7 +167,7 @@ class Group:
         """
         if self.process == 0:
             own = make()
-            self.highest(0)  # waits until the others have copied it
+            self.max_over_processes(0)  # waits until the others have copied it
             yield own
             return
         with tempfile.TemporaryDirectory() as temporary:
@@ -175,7 +175,7 @@ class Group:
             if resuming:
                 shutil.copytree(make().path, own.path)
             own.path.mkdir(exist_ok=True)
-            self.highest(0)
+            self.max_over_processes(0)
             try:
                 yield own
             except (DigitNetError, Interrupted) as error:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from keras_digitnet import __version__
-from keras_digitnet.demo.uploads import Places, receive_picture
+from keras_digitnet.demo.uploads import RequestLimiter, receive_picture
 from keras_digitnet.errors import DigitNetError, ModelError
 from keras_digitnet.pictures.decoding import open_upright
 from keras_digitnet.pictures.files import can_decode
@@ -117,22 +117,22 @@ def build_app(pipeline: Pipeline) -> FastAPI:
         redoc_url=None,
         exception_handlers={
             HTTPException: _refuse,
-            ModelError: _blame_model,
-            ClientDisconnect: _say_nothing,
+            ModelError: _model_error,
+            ClientDisconnect: _client_disconnected,
         },
     )
-    places, at_work = Places(), asyncio.Semaphore(_AT_ONCE)
+    limiter, semaphore = RequestLimiter(), asyncio.Semaphore(_AT_ONCE)
 
     async def answer(
-        request: Request, read_it: Callable[[NamedBytes], dict[str, Any]]
+        request: Request, process: Callable[[NamedBytes], dict[str, Any]]
     ) -> JSONResponse:
-        with places.taken():
+        with limiter.acquire():
             picture = await receive_picture(request)
-            async with at_work:
-                said = await run_in_threadpool(read_it, picture)
-        if not said["error"]:
-            return JSONResponse(said)
-        return JSONResponse(said, 422 if can_decode(picture[:512]) else 415)
+            async with semaphore:
+                result = await run_in_threadpool(process, picture)
+        if not result["error"]:
+            return JSONResponse(result)
+        return JSONResponse(result, 422 if can_decode(picture[:512]) else 415)
 
     @app.post("/predict", response_model=Prediction, responses=_REFUSALS, openapi_extra=_PICTURE)
     async def predict_one(request: Request) -> Response:
@@ -151,9 +151,9 @@ def build_app(pipeline: Pipeline) -> FastAPI:
     @app.post("/page/read", include_in_schema=False)
     async def read_for_page(request: Request, preview: bool = False) -> Response:
         """The page's data; a refused picture has status 200, so that the console stays clean."""
-        with places.taken():
+        with limiter.acquire():
             picture = await receive_picture(request)
-            async with at_work:
+            async with semaphore:
                 return JSONResponse(await run_in_threadpool(_for_page, picture, pipeline, preview))
 
     @app.get("/", include_in_schema=False)
@@ -169,11 +169,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _blame_model(request: Request, error: Exception) -> Response:
+async def _model_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 502)
 
 
-async def _say_nothing(request: Request, error: Exception) -> Response:
+async def _client_disconnected(request: Request, error: Exception) -> Response:
     """Ends a request whose client has disconnected."""
     return Response(status_code=400)
 
@@ -189,13 +189,13 @@ def _for_page(picture: NamedBytes, pipeline: Pipeline, preview: bool) -> dict[st
         return {"error": str(error)}
     if all(digit.label == "?" for digit in reading.digits):  # a scribble
         reading = Reading("", 0.0, ())
-    said = FileReading(str(picture), reading).to_json()
-    for row, digit in zip(said["digits"], reading.digits, strict=True):
+    result = FileReading(str(picture), reading).to_json()
+    for row, digit in zip(result["digits"], reading.digits, strict=True):
         row["probabilities"] = dict(
             zip(pipeline.classes, map(float, digit.probabilities), strict=True)
         )
         row["seen"] = _data_url(_image(digit.image), "PNG") if pipeline.classifier else None
-    return said | shown
+    return result | shown
 
 
 def _preview(picture: NamedBytes) -> dict[str, Any]:

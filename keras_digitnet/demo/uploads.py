@@ -18,14 +18,14 @@ _MAX_SECONDS = 120.0  # for an upload, so that lost clients do not occupy places
 _SECONDS_TO_DISCARD = 5.0
 
 
-class Places:
+class RequestLimiter:
     """Limits the requests in progress, since each holds a picture in memory."""
 
     def __init__(self, limit: int = _MAX_WAITING) -> None:
         self._free = limit
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Holds one place.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_digitnet.formats.runtime import Runtime, Signature, checked_outputs
-from keras_digitnet.serving.transport import JSON_LENGTH, RefusedError, Server, exactly
+from keras_digitnet.serving.transport import JSON_LENGTH, Server, ServerError, to_array
 
 PATH = re.compile(r"/v2/models/[\w.-]+(/versions/[\w.-]+)?", re.ASCII)
 
@@ -31,7 +31,7 @@ def open_model(server: Server) -> Runtime:
         DigitNetError: The server does not answer, or the model is neither a
             classifier nor a reader.
     """
-    metadata, _ = server.ask(server.url)
+    metadata, _ = server.request(server.url)
     inputs = _declared_inputs(server, metadata)
     binary = supports_binary(server)
     answer = _infer(server, np.zeros((1, 28, 28, 1), np.uint8), binary)
@@ -74,8 +74,8 @@ def _declared_inputs(server: Server, metadata: Any) -> Signature:
 def supports_binary(server: Server) -> bool:
     """Whether the server lists the extension `binary_tensor_data`."""
     try:
-        about, _ = server.ask(urllib.parse.urljoin(server.url, "/v2"))
-    except RefusedError:  # a gateway may expose only the model
+        about, _ = server.request(urllib.parse.urljoin(server.url, "/v2"))
+    except ServerError:  # a gateway may expose only the model
         return False
     extensions = about.get("extensions") if isinstance(about, dict) else None
     return isinstance(extensions, list) and "binary_tensor_data" in extensions
@@ -90,10 +90,10 @@ def _infer(server: Server, images: np.ndarray, binary: bool) -> dict[str, np.nda
         request = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
         header = json.dumps(request).encode()
         headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(header))}
-        answer, raw = server.ask(url, header + images.tobytes(), headers)
+        answer, raw = server.request(url, header + images.tobytes(), headers)
     else:
         tensor["data"] = images.ravel().tolist()
-        answer, raw = server.ask(url, json.dumps({"inputs": [tensor]}).encode())
+        answer, raw = server.request(url, json.dumps({"inputs": [tensor]}).encode())
     try:
         return _outputs(answer, raw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
@@ -109,7 +109,7 @@ def _outputs(answer: Any, raw: bytes) -> dict[str, np.ndarray]:
             raise ValueError
         dtype = np.dtype(_DTYPES[datatype]).newbyteorder("<")
         if "data" in output:
-            array = exactly(output["data"], dtype)
+            array = to_array(output["data"], dtype)
         else:
             size = math.prod(shape) * dtype.itemsize
             if output["parameters"]["binary_data_size"] != size:

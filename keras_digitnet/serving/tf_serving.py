@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_digitnet.formats.runtime import Runtime, Signature, checked_outputs
-from keras_digitnet.serving.transport import Server, exactly
+from keras_digitnet.serving.transport import Server, to_array
 
 PATH = re.compile(r"/v1/models/[\w.-]+(/(versions|labels)/[\w.-]+)?", re.ASCII)
 
@@ -19,12 +19,12 @@ def open_model(server: Server) -> Runtime:
         DigitNetError: The server does not answer, or the model is neither a
             classifier nor a reader.
     """
-    metadata, _ = server.ask(f"{server.url}/metadata")
+    metadata, _ = server.request(f"{server.url}/metadata")
     outputs, num_classes = checked_outputs(server.url, *_signature(server, metadata))
 
     def predict_batch(images: np.ndarray) -> tuple[np.ndarray, ...]:
         request = {"signature_name": "serving_default", "inputs": {"images": images.tolist()}}
-        answer, _ = server.ask(f"{server.url}:predict", json.dumps(request).encode())
+        answer, _ = server.request(f"{server.url}:predict", json.dumps(request).encode())
         return _arrays(server, answer, outputs)
 
     return Runtime(server.url, predict_batch, num_classes, outputs)
@@ -58,7 +58,7 @@ def _arrays(server: Server, answer: Any, names: tuple[str, ...]) -> tuple[np.nda
     try:
         outputs = answer["outputs"]
         return tuple(
-            exactly(outputs[name], np.int64 if name == "label" else np.float32) for name in names
+            to_array(outputs[name], np.int64 if name == "label" else np.float32) for name in names
         )
     except (KeyError, TypeError, ValueError):
         raise server.error(f"outputs {' and '.join(names)}", answer) from None

@@ -32,7 +32,7 @@ _RETRIED_STATUSES = {429, 502, 503, 504}
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
 
 
-class RefusedError(ModelError):
+class ServerError(ModelError):
     """The server answered with an error."""
 
 
@@ -53,7 +53,7 @@ class Server:
     url: str
     authorization: str = field(default="", repr=False)
 
-    def ask(
+    def request(
         self, url: str, body: bytes | None = None, headers: Mapping[str, str] = _JSON
     ) -> tuple[Any, bytes]:
         """Sends a GET request, or a POST request if there is a body; retries temporary failures.
@@ -62,7 +62,7 @@ class Server:
             The JSON of the answer, and the raw bytes that follow it.
 
         Raises:
-            RefusedError: The server answers with an error.
+            ServerError: The server answers with an error.
             ModelError: There is no answer in time after `TRIES` tries, or it
                 is not JSON or too large.
         """
@@ -81,12 +81,12 @@ class Server:
             length = len(content) if json_length is None else max(0, int(json_length))
             return json.loads(content[:length]), content[length:]
         except (ValueError, RecursionError):
-            received = self._hiding(content)[:100]
+            received = self._redacted(content)[:100]
             raise ModelError(f"{url}: expected JSON; received: {received!r}") from None
 
     def error(self, expected: str, answer: Any) -> ModelError:
         """The exception for JSON of an unexpected form."""
-        text = self._hiding(json.dumps(answer).encode()).decode()
+        text = self._redacted(json.dumps(answer).encode()).decode()
         text = text if len(text) <= 200 else f"{text[:200]} ..."
         return ModelError(f"{self.url}: expected {expected}; received: {text}")
 
@@ -99,32 +99,34 @@ class Server:
         connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
         if self.authorization:
             headers = {**headers, "Authorization": self.authorization}
-        late = threading.Event()
+        timed_out = threading.Event()
         try:
             connection.connect()
-            with _deadline(connection.sock, late):
+            with _deadline(connection.sock, timed_out):
                 method = "GET" if body is None else "POST"
                 connection.request(method, parts.path, body, headers)
                 response = connection.getresponse()
                 content = response.read(_MAX_BYTES + 1)
-            if late.is_set():
+            if timed_out.is_set():
                 raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
-            raise _BusyError("no answer in time" if late.is_set() else first_line(error)) from None
+            raise _BusyError(
+                "no answer in time" if timed_out.is_set() else first_line(error)
+            ) from None
         finally:
             connection.close()
         if len(content) > _MAX_BYTES:
             raise ModelError(f"{url}: expected at most {_MAX_BYTES:,} bytes; received: more.")
         if response.status == http.HTTPStatus.OK:
             return content, response.getheader(JSON_LENGTH)
-        answer = f"status {response.status}, {_reason(self._hiding(content))}"
+        answer = f"status {response.status}, {_reason(self._redacted(content))}"
         if response.status in _RETRIED_STATUSES:
             raise _BusyError(answer)
         if response.status == http.HTTPStatus.UNAUTHORIZED:
             answer += f". Put credentials in the address or in {AUTHORIZATION}."
-        raise RefusedError(f"{url}: expected an answer; received: {answer}")
+        raise ServerError(f"{url}: expected an answer; received: {answer}")
 
-    def _hiding(self, content: bytes) -> bytes:
+    def _redacted(self, content: bytes) -> bytes:
         """The content with the credentials masked, which a server may echo."""
         scheme, _, token = self.authorization.rpartition(" ")
         secrets = {token}
@@ -179,7 +181,7 @@ def _authorization(credentials: str) -> str:
     return header
 
 
-def exactly(values: Any, dtype: np.dtype | type[np.generic]) -> np.ndarray:
+def to_array(values: Any, dtype: np.dtype | type[np.generic]) -> np.ndarray:
     """Converts lists of JSON to an array without losing precision.
 
     Raises:
@@ -190,11 +192,11 @@ def exactly(values: Any, dtype: np.dtype | type[np.generic]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _deadline(connection: socket.socket, late: threading.Event) -> Iterator[None]:
+def _deadline(connection: socket.socket, timed_out: threading.Event) -> Iterator[None]:
     """Closes the connection after `TIMEOUT_SECONDS`, since a socket's timeout is per read."""
 
     def hang_up() -> None:
-        late.set()
+        timed_out.set()
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 

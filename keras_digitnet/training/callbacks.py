@@ -65,7 +65,7 @@ class Guard(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if number := self._group.highest(max(self._signals, default=0)):
+        if number := self._group.max_over_processes(max(self._signals, default=0)):
             raise TrainingInterrupted(f"Stopped in epoch {self._epoch + 1}.", number)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:

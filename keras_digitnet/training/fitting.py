@@ -146,5 +146,6 @@ def fit(model: keras.Model, job: TrainingJob) -> None:
                 *job.callbacks,
             ],
         )
-        if number := group.highest(max(signals, default=0)):  # in the last epoch's validation
+        # Signals of the last epoch's validation.
+        if number := group.max_over_processes(max(signals, default=0)):
             raise TrainingInterrupted("Stopped after the last epoch.", number)
