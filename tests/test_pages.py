@@ -104,8 +104,8 @@ def test_a_hidden_character_is_not_a_target(source: GlyphSource) -> None:
     hidden = random.integers(0, 256, shown.shape, dtype=np.uint8)
     whole = (0, 0, 192, 48)
     for image in (shown, 255 - shown):
-        assert len(frame.seen_page(image, ink, whole).boxes) == 1
-    page = frame.seen_page(hidden, ink, whole)
+        assert len(frame.page_with_targets(image, ink, whole).boxes) == 1
+    page = frame.page_with_targets(hidden, ink, whole)
     assert (len(page.boxes), len(page.ignored)) == (0, 1)
 
 

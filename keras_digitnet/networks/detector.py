@@ -119,32 +119,32 @@ def _nearly_zero() -> keras.initializers.Initializer:
 # Calibration
 
 
-def characters(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def characters(cells: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The logits `(M, C)` of the cells at characters' centres, and their labels `(M,)`.
 
     Args:
         cells: `(N, h, w, 5 + C)`, the output of a detector.
-        wanted: `(N, h, w, 8)`, the `targets` of the same pages.
+        targets: `(N, h, w, 8)`, the training targets of the same pages.
     """
-    centre = wanted[..., 0] > 0.999
-    return cells[centre][:, _BOX:], wanted[centre][:, 3].astype(np.int64)
+    centre = targets[..., 0] > 0.999
+    return cells[centre][:, _BOX:], targets[centre][:, 3].astype(np.int64)
 
 
-def peaks(cells: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def peaks(cells: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The presence logits `(M,)` at local maxima, and whether each is a character, `(M,)` bool.
 
     Args:
         cells: `(N, h, w, 5 + C)`, the output of a detector.
-        wanted: `(N, h, w, 8)`, the `targets` of the same pages.
+        targets: `(N, h, w, 8)`, the training targets of the same pages.
     """
     from scipy import ndimage
 
     logits = cells[..., 0]
     around = (1, 3, 3)
     highest = logits >= ndimage.maximum_filter(logits, around)
-    centre = ndimage.maximum_filter(wanted[..., 0], around) > 0.999  # an adjacent cell counts
-    asked = highest & (centre | (wanted[..., 1] > 0))
-    return logits[asked], centre[asked]
+    centre = ndimage.maximum_filter(targets[..., 0], around) > 0.999  # an adjacent cell counts
+    counted = highest & (centre | (targets[..., 1] > 0))
+    return logits[counted], centre[counted]
 
 
 def fold_presence(model: keras.Model, scale: float, shift: float) -> None:
@@ -186,20 +186,22 @@ class DetectionLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """`(N,)` losses of cells `(N, h, w, 5 + C)` against `targets` `(N, h, w, 8)`."""
-        heat, asked, weight = y_true[..., 0], y_true[..., 1], y_true[..., 2]
+        heat, loss_mask, weight = y_true[..., 0], y_true[..., 1], y_true[..., 2]
         presence = ops.clip(y_pred[..., 0], -12.0, 12.0)
-        chance = ops.sigmoid(presence)
+        probability = ops.sigmoid(presence)
         centre = ops.cast(heat > 0.999, presence.dtype)
-        positive = centre * (1 - chance) ** 2 * ops.log_sigmoid(presence)
-        negative = (1 - centre) * asked * (1 - heat) ** 4 * chance**2 * ops.log_sigmoid(-presence)
+        positive = centre * (1 - probability) ** 2 * ops.log_sigmoid(presence)
+        negative = (
+            (1 - centre) * loss_mask * (1 - heat) ** 4 * probability**2 * ops.log_sigmoid(-presence)
+        )
         focal = -ops.sum(positive + negative, axis=(1, 2))
         entropy = keras.losses.sparse_categorical_crossentropy(
             ops.cast(y_true[..., 3], "int32"), y_pred[..., _BOX:], from_logits=True
         )
-        away = ops.abs(y_pred[..., 1:_BOX] - y_true[..., 4:])
-        smooth = ops.sum(ops.where(away < 0.1, 5 * away**2, away - 0.05), axis=-1)
-        seen = ops.sum(weight * (entropy + 0.5 * smooth), axis=(1, 2))
-        return (focal + seen) / _CHARACTERS_A_PAGE
+        distance = ops.abs(y_pred[..., 1:_BOX] - y_true[..., 4:])
+        smooth = ops.sum(ops.where(distance < 0.1, 5 * distance**2, distance - 0.05), axis=-1)
+        positive_loss = ops.sum(weight * (entropy + 0.5 * smooth), axis=(1, 2))
+        return (focal + positive_loss) / _CHARACTERS_A_PAGE
 
 
 @keras.saving.register_keras_serializable(package="keras_digitnet")

@@ -72,8 +72,8 @@ class Composer:
             glyph = self._source.letter(random, self._source.font(random))
         else:
             # A lone 1 is the hardest digit to tell from other strokes.
-            often = self._source.digits_only and random.random() < 0.15
-            glyph = hand.draw(random, 1 if often else int(random.integers(self._classes)))
+            force_one = self._source.digits_only and random.random() < 0.15
+            glyph = hand.draw(random, 1 if force_one else int(random.integers(self._classes)))
         box = self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
         image = paper_under(self._height, self._width, ink, None, random)
         if random.random() < 0.5:

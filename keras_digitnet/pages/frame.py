@@ -13,7 +13,7 @@ from keras_digitnet.pictures.padding import padded
 # `LARGE` those outside the range are ignored by the loss; larger ones are background.
 LOWEST, HIGHEST = 10.0, 42.0
 LARGE = 60.0
-_LEGIBLE = 0.35  # the lowest `likeness` of a target character
+_LEGIBLE = 0.35  # the lowest `visibility` of a target character
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def framed(
                 (top, height - bottom, left, width - right),
                 repeated=random.random() < 0.6,
             )
-    return seen_page(image, ink, frame)
+    return page_with_targets(image, ink, frame)
 
 
 def _beside(box: Box, low: float, high: float, random: np.random.Generator) -> Sequence[float]:
@@ -94,7 +94,7 @@ def _cut(
     )
 
 
-def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> Page:
+def page_with_targets(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> Page:
     """Makes complete, legible characters of the right height targets, and ignores doubtful ones.
 
     A character that paper, light or camera hide must not be a target: it would
@@ -115,7 +115,7 @@ def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> 
     tall = whole[:, 1]
     wanted = (shown > 0.75) & (tall >= LOWEST) & (tall <= HIGHEST)
     for index in np.flatnonzero(wanted):
-        wanted[index] = likeness(image, ink.layer, clipped[index]) > _LEGIBLE
+        wanted[index] = visibility(image, ink.layer, clipped[index]) > _LEGIBLE
     doubtful = ~wanted & (shown > 0.3) & (tall < LARGE)
     unclear = np.array(ink.unclear, np.float32).reshape(-1, 4)
     return Page(
@@ -123,7 +123,7 @@ def seen_page(image: np.ndarray, ink: Ink, frame: tuple[int, int, int, int]) -> 
     )
 
 
-def likeness(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
+def visibility(image: np.ndarray, layer: np.ndarray, box: np.ndarray) -> float:
     """How well a page shows the ink in a box: the absolute correlation, from 0 to 1.
 
     Args:

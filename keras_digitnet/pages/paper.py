@@ -80,13 +80,13 @@ def _rulings(height: int, width: int, cell: Box | None, random: np.random.Genera
     tilt = random.normal(0, 0.012)
 
     def line(at: float, across: bool, thickness: int) -> None:
-        slant = (tilt + random.normal(0, 0.006)) * (width if across else height)
-        ends = ((-1, at), (width, at + slant)) if across else ((at, -1), (at - slant, height))
+        rise = (tilt + random.normal(0, 0.006)) * (width if across else height)
+        ends = ((-1, at), (width, at + rise)) if across else ((at, -1), (at - rise, height))
         points = [(round(16 * x), round(16 * y)) for x, y in ends]
         cv2.line(printed, points[0], points[1], 255, thickness, cv2.LINE_AA, 4)
 
-    for often, across, side in ((0.3, True, height), (0.14, False, width)):
-        if random.random() < often:
+    for probability, across, side in ((0.3, True, height), (0.14, False, width)):
+        if random.random() < probability:
             step = 1e3 if random.random() < 0.4 else log_uniform(random, 9, 70)
             thickness = 1 if random.random() < 0.7 else 2
             for at in np.arange(random.uniform(0, min(step, side)), side, step):

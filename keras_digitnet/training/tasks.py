@@ -235,10 +235,10 @@ class ReaderTask:
 
     def calibrate(self, model: keras.Model) -> tuple[keras.Model, dict[str, float]]:
         """Calibrates the logits by a temperature, and the presence by scale and shift."""
-        pages, wanted = self.validation()
+        pages, targets = self.validation()
         cells = model.predict(pages, batch_size=self.validation_batch, verbose=0)
-        temperature = fit_temperature(*characters(cells, wanted))
-        scale, shift = fit_presence(*peaks(cells, wanted))
+        temperature = fit_temperature(*characters(cells, targets))
+        scale, shift = fit_presence(*peaks(cells, targets))
         bare = self.network(model.name)
         bare.set_weights(model.get_weights())
         fold_temperature(bare, temperature)
