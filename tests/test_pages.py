@@ -69,7 +69,9 @@ def test_a_box_fits_its_character_tightly(source: GlyphSource) -> None:
     compose = Composer(source, (48, 192), 10)
     for label in range(10):
         ink = Ink(48, 192)
-        hand = replace(compose._hand(random, 0, 1), height=30, middle=24, left=60, slope=0, tone=1)
+        hand = replace(
+            compose._handwriting(random, 0, 1), height=30, middle=24, left=60, slope=0, darkness=1
+        )
         compose._write(ink, hand.draw(random, label), hand, 60, 1.0, 0.0, random)
         left, top, right, bottom, written = ink.boxes[0]
         rows, columns = np.nonzero(ink.layer > 0.35)
@@ -98,7 +100,9 @@ def test_a_hidden_character_is_not_a_target(source: GlyphSource) -> None:
     random = np.random.default_rng(3)
     compose = Composer(source, (48, 192), 10)
     ink = Ink(48, 192)
-    hand = replace(compose._hand(random, 0, 1), height=30, middle=24, left=60, slope=0, tone=1)
+    hand = replace(
+        compose._handwriting(random, 0, 1), height=30, middle=24, left=60, slope=0, darkness=1
+    )
     compose._write(ink, source.outline(random, 5), hand, 60, 1.0, 0.0, random)
     shown = np.round(255 * (1 - 0.5 * ink.layer)).astype(np.uint8)
     hidden = random.integers(0, 256, shown.shape, dtype=np.uint8)

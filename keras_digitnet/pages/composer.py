@@ -7,7 +7,7 @@ import numpy as np
 from keras_digitnet.pages.chance import log_uniform, weighted_choice
 from keras_digitnet.pages.frame import LARGE, Page, around, framed
 from keras_digitnet.pages.glyphs import HIGH, Glyph, GlyphSource
-from keras_digitnet.pages.ink import Box, Hand, Ink, rub
+from keras_digitnet.pages.ink import Box, Handwriting, Ink, rub
 from keras_digitnet.pages.paper import coarsened, paper_under, photographed
 from keras_digitnet.pages.strokes import smooth
 from keras_digitnet.pages.text import Text, amount, any_text
@@ -38,7 +38,7 @@ class Composer:
             self._write_large(ink, random)
         lines = 0 if kind < 0.1 else weighted_choice(random, (1, 2, 3), (0.56, 0.26, 0.18))
         for line in range(lines):
-            hand = self._hand(random, line, lines)
+            hand = self._handwriting(random, line, lines)
             self._write_line(ink, hand, random, words=empty or random.random() < 0.06)
         if random.random() < 0.12:
             self._print_word(ink, random)
@@ -60,13 +60,13 @@ class Composer:
         ink = Ink(self._height, self._width)
         height = log_uniform(random, 12, 40)
         hand = replace(
-            self._hand(random, 0, 1),
+            self._handwriting(random, 0, 1),
             height=height,
             left=random.uniform(2, self._width - 1.5 * height),
             middle=random.uniform(height / 2, self._height - height / 2),
             stretch=log_uniform(random, 0.7, 1.8),
             pen=log_uniform(random, 0.03, 0.16),
-            fat=random.uniform(-0.3, 1.6),
+            outline_growth=random.uniform(-0.3, 1.6),
         )
         if random.random() < 0.15:
             glyph = self._source.letter(random, self._source.font(random))
@@ -82,7 +82,7 @@ class Composer:
         image = photographed(image, random)
         return framed(image, ink, None, random, box if random.random() < 0.5 else None)
 
-    def _hand(self, random: np.random.Generator, line: int, lines: int) -> Hand:
+    def _handwriting(self, random: np.random.Generator, line: int, lines: int) -> Handwriting:
         share = self._height / lines
         low, high = (12, 0.86 * share) if lines == 1 else (11.5, min(1.15 * share, 22))
         height = log_uniform(random, low, high)
@@ -90,7 +90,7 @@ class Composer:
             height = random.uniform(4, 8)
         spare = max(share - height, 0) / 2 + 0.1 * height
         long = random.random() < 0.8
-        return Hand(
+        return Handwriting(
             draw=weighted_choice(
                 random,
                 (self._source.outline, self._source.path, self._source.styled, self._any),
@@ -105,21 +105,23 @@ class Composer:
             else float(np.clip(random.normal(0.1, 0.23), -0.5, 0.75)),
             stretch=float(np.clip(random.lognormal(0.03, 0.17), 0.65, 1.6)),
             pen=log_uniform(random, 0.026, 0.1),
-            fat=random.uniform(-0.3, 0.5),
-            soft=random.uniform(0.7, 1.6),
-            tone=random.uniform(0.5, 1) if random.random() < 0.3 else random.uniform(0.75, 1),
+            outline_growth=random.uniform(-0.3, 0.5),
+            edge_width=random.uniform(0.7, 1.6),
+            darkness=random.uniform(0.5, 1) if random.random() < 0.3 else random.uniform(0.75, 1),
             gap=weighted_choice(
                 random,
                 (random.uniform(-0.12, 0.06), random.uniform(0.04, 0.35), random.uniform(0.3, 1.1)),
                 (0.3, 0.55, 0.15),
             ),
-            uneven=0.18 if random.random() < 0.3 else 0.07,
-            sizes=0.2 if random.random() < 0.3 else 0.06,
-            marked=0.22 if random.random() < 0.45 else 0.03,
-            opened=random.random() < 0.12,
-            closed=random.random() < 0.5,
-            separated=0.25 if random.random() < 0.3 else 0.0,
-            count=weighted_choice(random, (1, int(random.integers(1, 9)), 20), (0.05, 0.4, 0.55)),
+            gap_std=0.18 if random.random() < 0.3 else 0.07,
+            log_height_std=0.2 if random.random() < 0.3 else 0.06,
+            clutter_rate=0.22 if random.random() < 0.45 else 0.03,
+            starts_with_mark=random.random() < 0.12,
+            ends_with_mark=random.random() < 0.5,
+            separator_rate=0.25 if random.random() < 0.3 else 0.0,
+            max_characters=weighted_choice(
+                random, (1, int(random.integers(1, 9)), 20), (0.05, 0.4, 0.55)
+            ),
             bend=log_uniform(random, 0.25, 1.2),
         )
 
@@ -128,7 +130,9 @@ class Composer:
         draw = (source.outline, source.path, source.styled)[random.integers(3)]
         return draw(random, label)
 
-    def _write_line(self, ink: Ink, hand: Hand, random: np.random.Generator, words: bool) -> None:
+    def _write_line(
+        self, ink: Ink, hand: Handwriting, random: np.random.Generator, words: bool
+    ) -> None:
         text = self._text(hand, random)
         font = self._source.font(random)
         joined = random.random() < 0.1
@@ -140,9 +144,9 @@ class Composer:
                 glyph = self._source.letter(random, font)
             elif hand.marks(place, len(text.labels)):
                 glyph = self._source.mark(random)
-            elif place and random.random() < hand.separated:
+            elif place and random.random() < hand.separator_rate:
                 glyph = self._source.separator(random)
-            elif random.random() < hand.marked:
+            elif random.random() < hand.clutter_rate:
                 glyph = self._source.clutter(random)
             else:
                 glyph = hand.draw(random, int(label))
@@ -152,22 +156,22 @@ class Composer:
             if before is not None and (linked or (joined and random.random() < 0.7)):
                 ink.join(before, box, hand, random, at_top=linked)
             before = box
-            gap = text.gap(place, hand.gap) + random.normal(0, hand.uneven)
+            gap = text.gap(place, hand.gap) + random.normal(0, hand.gap_std)
             if random.random() < 0.05:
                 gap += random.uniform(0.3, 1.5)
             width = box[2] - box[0]
             at += width + max(gap * hand.height, -0.25 * width)
 
-    def _text(self, hand: Hand, random: np.random.Generator) -> Text:
-        if self._source.digits_only and hand.count > 1 and random.random() < 0.3:
+    def _text(self, hand: Handwriting, random: np.random.Generator) -> Text:
+        if self._source.digits_only and hand.max_characters > 1 and random.random() < 0.3:
             return amount(random)
-        return any_text(random, hand.count, self._classes)
+        return any_text(random, hand.max_characters, self._classes)
 
     def _write(
         self,
         ink: Ink,
         glyph: Glyph,
-        hand: Hand,
+        hand: Handwriting,
         at: float,
         size: float,
         shift: float,
@@ -190,7 +194,7 @@ class Composer:
             hand,
             pen,
             angle,
-            hand.tone * random.uniform(0.85, 1),
+            hand.darkness * random.uniform(0.85, 1),
             random,
         )
 
@@ -198,7 +202,7 @@ class Composer:
         """Draws a character or letter too large for this scale, which is read at another."""
         height = random.uniform(LARGE, 4 * self._height)
         hand = replace(
-            self._hand(random, 0, 1),
+            self._handwriting(random, 0, 1),
             height=height,
             middle=random.uniform(-0.2, 1.2) * self._height,
             left=random.uniform(-0.5 * height, self._width),
@@ -219,13 +223,13 @@ class Composer:
         area = (left - 2, middle - height, left + 0.9 * count * height, middle + height)
         if not ink.meets(area):
             hand = replace(
-                self._hand(random, 0, 1),
+                self._handwriting(random, 0, 1),
                 height=height,
                 left=left,
                 middle=middle,
                 gap=random.uniform(0.03, 0.12),
-                uneven=0.0,
-                count=count,
+                gap_std=0.0,
+                max_characters=count,
             )
             self._write_line(ink, hand, random, words=True)
 
@@ -234,11 +238,13 @@ class Composer:
         for _ in range(random.integers(1, 7)):
             height = log_uniform(random, 6, self._height)
             hand = replace(
-                self._hand(random, 0, 1),
+                self._handwriting(random, 0, 1),
                 height=height,
                 middle=random.uniform(0, self._height),
                 left=random.uniform(-10, self._width),
-                tone=random.uniform(0.06, 0.3) if random.random() < 0.5 else random.uniform(0.4, 1),
+                darkness=random.uniform(0.06, 0.3)
+                if random.random() < 0.5
+                else random.uniform(0.4, 1),
             )
             glyph = self._source.clutter(random)
             reach = (
@@ -247,7 +253,7 @@ class Composer:
                 hand.left + 1.5 * height,
                 hand.middle + height,
             )
-            if hand.tone < 0.3 or not ink.meets(reach):
+            if hand.darkness < 0.3 or not ink.meets(reach):
                 self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
 
     def _scribble(self, ink: Ink, random: np.random.Generator) -> None:
@@ -261,9 +267,11 @@ class Composer:
         ink.stroke(path, int(random.integers(1, 5)), random.uniform(0.4, 1))
 
 
-def _size(glyph: Glyph, text: Text, hand: Hand, random: np.random.Generator) -> tuple[float, float]:
+def _size(
+    glyph: Glyph, text: Text, hand: Handwriting, random: np.random.Generator
+) -> tuple[float, float]:
     """The size of a glyph in its line, and how far it is below the middle, in line heights."""
-    size = float(np.clip(random.lognormal(0, hand.sizes), 0.55, 1.4))
+    size = float(np.clip(random.lognormal(0, hand.log_height_std), 0.55, 1.4))
     shift = random.normal(0, 0.05)
     if glyph.label >= 0:
         factor = random.uniform(*text.sizes[glyph.label])
@@ -272,5 +280,5 @@ def _size(glyph: Glyph, text: Text, hand: Hand, random: np.random.Generator) -> 
             shift += (0.5 if text.on_baseline else random.uniform(-0.5, 0.5)) * (1 - size)
     elif glyph.height < 0.35 * HIGH:
         # On the baseline in a hand with separators, otherwise at any height.
-        shift += random.uniform(0.35 if hand.separated else -0.5, 0.55)
+        shift += random.uniform(0.35 if hand.separator_rate else -0.5, 0.55)
     return size, shift

@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
-class Hand:
+class Handwriting:
     """The handwriting of one line; lengths are in heights of the line unless stated otherwise.
 
     Attributes:
@@ -25,18 +25,18 @@ class Hand:
         shear: Shear of the characters, in columns per row.
         stretch: Factor on the width of the characters.
         pen: Half the stroke width, for paths.
-        fat: Growth of an outline on each side, in units of 1.5 pixels of the field;
+        outline_growth: Growth of an outline on each side, in units of 1.5 pixels of the field;
             negative values shrink it.
-        soft: Width of a stroke's soft edge, in pixels.
-        tone: Darkness of the ink, from 0 to 1.
+        edge_width: Width of a stroke's soft edge, in pixels.
+        darkness: Darkness of the ink, from 0 to 1.
         gap: Mean gap between two characters.
-        uneven: Standard deviation of the gaps.
-        sizes: Standard deviation of the logarithm of the heights.
-        marked: Probability that a position holds clutter.
-        opened: Whether the line starts with a mark.
-        closed: Whether the line ends with a mark.
-        separated: Probability of a dot or comma after a character.
-        count: Maximum number of characters.
+        gap_std: Standard deviation of the gaps.
+        log_height_std: Standard deviation of the logarithm of the heights.
+        clutter_rate: Probability that a position holds clutter.
+        starts_with_mark: Whether the line starts with a mark.
+        ends_with_mark: Whether the line ends with a mark.
+        separator_rate: Probability of a dot or comma after a character.
+        max_characters: Maximum number of characters.
         bend: Standard deviation of a smooth elastic distortion of the glyphs, in
             pixels of the field.
     """
@@ -49,24 +49,24 @@ class Hand:
     shear: float
     stretch: float
     pen: float
-    fat: float
-    soft: float
-    tone: float
+    outline_growth: float
+    edge_width: float
+    darkness: float
     gap: float
-    uneven: float
-    sizes: float
-    marked: float
-    opened: bool
-    closed: bool
-    separated: float
-    count: int
+    gap_std: float
+    log_height_std: float
+    clutter_rate: float
+    starts_with_mark: bool
+    ends_with_mark: bool
+    separator_rate: float
+    max_characters: int
     bend: float
 
     def marks(self, place: int, count: int) -> bool:
         """Whether there is a mark at that position of `count`, like the signs around an amount."""
         if place == 0:
-            return self.opened
-        return self.closed and place == count - 1
+            return self.starts_with_mark
+        return self.ends_with_mark and place == count - 1
 
 
 class Ink:
@@ -92,7 +92,7 @@ class Ink:
         glyph: Glyph,
         centre: tuple[float, float],
         scale: tuple[float, float],
-        hand: Hand,
+        hand: Handwriting,
         pen: float,
         angle: float,
         tone: float,
@@ -133,10 +133,10 @@ class Ink:
             borderValue=FAR,
         )
         pixel = math.sqrt(wide * tall)
-        half = max(pen, 0.5) if glyph.is_path else hand.fat * pixel * 1.5
+        half = max(pen, 0.5) if glyph.is_path else hand.outline_growth * pixel * 1.5
         if not glyph.is_path:  # thin strokes must not vanish
             half = max(half, 0.45 + pixel * float(glyph.field.min()))
-        drawn = np.clip((half - field * pixel) / hand.soft + 0.5, 0, 1)
+        drawn = np.clip((half - field * pixel) / hand.edge_width + 0.5, 0, 1)
         box = _box_of(drawn > 0.35, left, top) or (column, row, column, row)
         self._add(drawn * tone, left, top)
         if glyph.label >= 0:
@@ -149,7 +149,7 @@ class Ink:
         self,
         before: Box,
         after: Box,
-        hand: Hand,
+        hand: Handwriting,
         random: np.random.Generator,
         at_top: bool = False,
     ) -> None:
@@ -159,7 +159,9 @@ class Ink:
         else:
             start = (before[2] - 1, random.uniform(before[1], before[3]))
             end = (after[0] + 1, random.uniform(after[1], after[3]))
-        self.stroke(np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.tone)
+        self.stroke(
+            np.array([start, end]), max(1, round(1.6 * hand.pen * hand.height)), hand.darkness
+        )
 
     def stroke(self, path: np.ndarray, thickness: int, tone: float) -> None:
         """Draws a line through the points `(P, 2)`, columns before rows, in pixels."""
