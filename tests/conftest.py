@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from environments import users_environment
-from patience import patience
+from time_limits import scaled
 from web_page import RunningPage, running_page
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -171,7 +171,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            timeout=patience(300),
+            timeout=scaled(300),
             check=False,
         )
 

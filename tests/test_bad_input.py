@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from doors import mutated
 from environments import without_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from patience import at_most, patience
+from openers import mutated
 from PIL import Image
 from test_data import idx, save_class_folders, save_idx_folder, save_npz
 from test_layouts import save_parquet, table
 from test_serving import metadata
 from tf_serving import http_server
+from time_limits import at_most, scaled
 from v2_server import encoded
 
 import keras_digitnet as kd
@@ -250,7 +250,7 @@ def test_damaged_pictures(tmp_path: Path, form: str, count: int) -> None:
 # Configuration
 
 
-def twisted(values: Any) -> st.SearchStrategy[Any]:
+def mutated_json(values: Any) -> st.SearchStrategy[Any]:
     """The JSON object with a value changed, removed or added; or other JSON."""
     keys = st.sampled_from(sorted(values))
     return st.one_of(
@@ -268,10 +268,10 @@ def test_configurations(record: type[ModelConfig | TrainConfig], count: int) -> 
     if record is TrainConfig:
         values["model"] = ModelConfig().to_json()
 
-    def act(twisted: Any) -> None:
-        works_or_reports("expected ", record.from_json, json.loads(json.dumps(twisted)))
+    def act(changed: Any) -> None:
+        works_or_reports("expected ", record.from_json, json.loads(json.dumps(changed)))
 
-    for_each(twisted(values), count, act)
+    for_each(mutated_json(values), count, act)
 
 
 @cases(40, 600)
@@ -303,7 +303,7 @@ def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None
     folder.checkpoint_path(2).touch()
     header = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n"
     history = (header + "1,1,1,1,1,1,1\n2,1,1,1,1,1,1\n").encode()
-    train = twisted(saved["train"]).map(lambda train: {**saved, "train": train})
+    train = mutated_json(saved["train"]).map(lambda train: {**saved, "train": train})
 
     def act(changed: tuple[Any, bytes]) -> None:
         folder.config_path.write_text(json.dumps(changed[0]))
@@ -311,7 +311,7 @@ def test_runs_that_are_resumed(tmp_path: Path, count: int, backend: str) -> None
         works_or_reports(tmp_path, training.resume, tmp_path)
         works_or_reports(folder.history_path, read_history, folder)
 
-    for_each(st.tuples(twisted(saved) | train, mutations(history)), count, act)
+    for_each(st.tuples(mutated_json(saved) | train, mutations(history)), count, act)
 
 
 # Servers
@@ -335,13 +335,13 @@ SERVED: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("path", SERVED)
 @cases(30, 500)
 def test_answers_of_a_server(path: str, count: int) -> None:
-    told, good = SERVED[path]
+    described, good = SERVED[path]
     replies: dict[str, Any] = {}
 
     def answer(method: str, path: str, body: bytes) -> Any:
         return 200, replies[method]
 
-    def twisted_inside(value: Any) -> st.SearchStrategy[Any]:
+    def mutated_json_inside(value: Any) -> st.SearchStrategy[Any]:
         """Changes one value at any depth."""
         text = json.dumps(value)
         places = [match.span() for match in re.finditer(r'"[^"]*"(?!:)|[\d.]+', text)]
@@ -364,8 +364,8 @@ def test_answers_of_a_server(path: str, count: int) -> None:
 
             works_or_reports(address, ask)
 
-        both = st.tuples(twisted_inside(told), st.just(good)) | st.tuples(
-            st.just(told), twisted_inside(good) | ANY_JSON
+        both = st.tuples(mutated_json_inside(described), st.just(good)) | st.tuples(
+            st.just(described), mutated_json_inside(good) | ANY_JSON
         )
         for_each(both, count, act)
 
@@ -373,27 +373,27 @@ def test_answers_of_a_server(path: str, count: int) -> None:
 # Models: parsed by native code
 
 
-def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
+def opened(opener: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
     """Opens the file or its mutations in a separate process; returns result and output."""
     child = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "doors.py"), door, str(path), str(count)],
+        [sys.executable, str(ROOT / "tests" / "openers.py"), opener, str(path), str(count)],
         env=without_backend() | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=patience(60 + MAX_SECONDS * count),
+        timeout=scaled(60 + MAX_SECONDS * count),
         check=False,
     )
     assert child.returncode == 0, f"{child.stdout[-300:]}\n{child.stderr[-3000:]}"
-    told = json.loads(child.stdout.splitlines()[-1])
-    assert told["slowest"] < MAX_SECONDS or told["slowest"] < patience(MAX_SECONDS)
-    return told, child.stdout
+    result = json.loads(child.stdout.splitlines()[-1])
+    assert result["slowest"] < MAX_SECONDS or result["slowest"] < scaled(MAX_SECONDS)
+    return result, child.stdout
 
 
 @pytest.mark.parametrize(
-    ("door", "name", "count"),
+    ("opener", "name", "count"),
     [
-        pytest.param(door, name, count, marks=[pytest.mark.long] * long)
-        for door, name, counts in (
+        pytest.param(opener, name, count, marks=[pytest.mark.long] * long)
+        for opener, name, counts in (
             ("model", "model.onnx", (30, 800)),
             ("model", "model.tflite", (30, 800)),
             ("model", "model_int8.tflite", (30, 800)),
@@ -407,12 +407,12 @@ def opened(door: str, path: Path, count: int = 0) -> tuple[dict[str, Any], str]:
     ],
 )
 def test_damaged_models(
-    exported: Path, trained: Path, tmp_path: Path, door: str, name: str, count: int
+    exported: Path, trained: Path, tmp_path: Path, opener: str, name: str, count: int
 ) -> None:
     folder = tmp_path / "models"
     shutil.copytree(exported, folder)
     shutil.copy(trained / "model.keras", folder)
-    opened(door, folder / name, count)
+    opened(opener, folder / name, count)
 
 
 # Decompression bombs
@@ -509,11 +509,11 @@ QUICK = ("a long line", "a long column", "idx")
     [pytest.param(bomb, marks=[pytest.mark.long] * (bomb not in QUICK)) for bomb in BOMBS],
 )
 def test_decompression_bombs(tmp_path: Path, bomb: str) -> None:
-    door, name, make = BOMBS[bomb]
+    opener, name, make = BOMBS[bomb]
     path = tmp_path / name
     path.write_bytes(make())
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(10)))
-    assert opened(door, path)[0]["grown"] < MAX_BYTES
+    assert opened(opener, path)[0]["grown"] < MAX_BYTES
 
 
 # Code in data

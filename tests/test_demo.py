@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from patience import patience
 from PIL import Image
+from time_limits import scaled
 from web_page import MAX_SECONDS, RunningPage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,7 +57,7 @@ def open_page(served: RunningPage, browser: Any) -> Iterator[Open]:
             )
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(1000 * patience(MAX_SECONDS))
+            page.set_default_timeout(1000 * scaled(MAX_SECONDS))
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda message: logged.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: logged.append(str(error)))
@@ -114,7 +114,7 @@ def text_is(panel: Any, text: str) -> None:
     from playwright.sync_api import expect
 
     expect(panel.get_by_role("status")).to_have_text(
-        text, timeout=1000 * patience(MAX_SECONDS), use_inner_text=True
+        text, timeout=1000 * scaled(MAX_SECONDS), use_inner_text=True
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
 from PIL import Image
 from tf_serving import http_server
+from time_limits import scaled
 from v2_server import V2, local
 from web_page import MAX_SECONDS, RunningPage, form_of, post, running_page, started_page
 
@@ -135,7 +135,7 @@ def test_too_many_requests_get_retry_after(served: RunningPage) -> None:
         for _ in range(64):
             stack.enter_context(upload_half(served, "/read"))
         answers = []
-        deadline = time.monotonic() + patience(MAX_SECONDS)
+        deadline = time.monotonic() + scaled(MAX_SECONDS)
         while not answers or (answers[-1][0] != 503 and time.monotonic() < deadline):
             answers.append(post(f"{served.address}/predict", SEVEN))
     status, answer, headers = answers[-1]
@@ -152,7 +152,7 @@ def test_the_page_is_served_while_a_picture_is_read(served: RunningPage) -> None
     reading.start()
     served_meanwhile = 0
     while reading.is_alive():
-        with urllib.request.urlopen(served.address, timeout=patience(MAX_SECONDS)) as response:
+        with urllib.request.urlopen(served.address, timeout=scaled(MAX_SECONDS)) as response:
             response.read()
         served_meanwhile += reading.is_alive()
     assert read[0][1]["text"].split("\n")[0] == "20260714"
@@ -193,7 +193,7 @@ def test_a_taken_port_is_one_message() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with started_page(taken.getsockname()[1]) as server:
-            _, said = server.communicate(timeout=patience(MAX_SECONDS))
+            _, said = server.communicate(timeout=scaled(MAX_SECONDS))
     assert server.returncode == 2
     assert said.startswith("Error: 127.0.0.1:")
     assert said.count("\n") == 1

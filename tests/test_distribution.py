@@ -1,6 +1,6 @@
 """Several devices and processes train like one device; all stop together, with a message.
 
-The processes run `train_together.py` or the command itself, over gloo on this machine.
+The processes run `train_distributed.py` or the command itself, over gloo on this machine.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
-from train_together import losses
+from time_limits import scaled
+from train_distributed import losses
 
 from keras_digitnet.config import PRESETS
 from keras_digitnet.data import Dataset
@@ -30,7 +30,7 @@ from keras_digitnet.reading.inference import load
 # Each trains in processes that compile for two devices, which takes minutes on two cores.
 pytestmark = [pytest.mark.backends, pytest.mark.long, pytest.mark.xdist_group("distribution")]
 
-TOGETHER = [sys.executable, str(ROOT / "tests" / "train_together.py")]
+DISTRIBUTED = [sys.executable, str(ROOT / "tests" / "train_distributed.py")]
 COMMAND = [sys.executable, "-m", "keras_digitnet", "train"]
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
@@ -92,7 +92,7 @@ def said(log: Path, process: int = 0) -> str:
 
 
 def codes(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    deadline = time.monotonic() + patience(200)
+    deadline = time.monotonic() + scaled(200)
     return [child.wait(deadline - time.monotonic()) for child in children]
 
 
@@ -102,7 +102,7 @@ def epochs_done(runs: Path) -> int:
 
 
 def wait_for_epoch(runs: Path, epoch: int, children: Sequence[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + patience(200)
+    deadline = time.monotonic() + scaled(200)
     while epochs_done(runs) < epoch:
         assert [child.poll() for child in children] == [None] * len(children)
         assert time.monotonic() < deadline
@@ -112,9 +112,9 @@ def wait_for_epoch(runs: Path, epoch: int, children: Sequence[subprocess.Popen[b
 @pytest.mark.usefixtures("_on_jax")
 def test_two_devices_give_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    child = start(log, [*TOGETHER, tmp_path / "two", data, 2, 1, 1, *PRESETS], **TWO_DEVICES)
+    child = start(log, [*DISTRIBUTED, tmp_path / "two", data, 2, 1, 1, *PRESETS], **TWO_DEVICES)
     one = [losses(tmp_path / "one" / preset, data, "1", 1, 1, preset) for preset in PRESETS]
-    assert child.wait(patience(300)) == 0, said(log)
+    assert child.wait(scaled(300)) == 0, said(log)
     two = [json.loads(line) for line in said(log).splitlines() if line.startswith("[[")]
     np.testing.assert_allclose(two, one, rtol=1e-6)
 
@@ -124,7 +124,7 @@ def test_two_processes_train_one_run_despite_interruptions(data: Path, tmp_path:
     """One is killed; then one gets SIGTERM; then a single device finishes the run."""
     runs, log = tmp_path / "runs" / "nano", tmp_path / "log"
     endless = (runs.parent, data, "all", 10_000, 10_000, "nano")
-    with two_processes(log, *TOGETHER, *endless) as children:
+    with two_processes(log, *DISTRIBUTED, *endless) as children:
         wait_for_epoch(runs, 1, children)
         children[1].kill()
         assert codes(children[:1]) == [2], said(log)
@@ -174,7 +174,7 @@ def test_other_backends_name_the_supported_one(backend: str, tmp_path: Path) -> 
         pytest.skip("JAX is supported")
     log = tmp_path / "log"
     command = [*COMMAND, "--backend", backend, "--devices", "2", "--data", "digits"]
-    assert start(log, command).wait(patience(200)) == 2
+    assert start(log, command).wait(scaled(200)) == 2
     assert said(log) == (
         "Error: --devices: expected the backend jax, which can train on several devices; "
         f"received: {backend}. Use: keras-digitnet train --backend jax --devices 2\n"

@@ -71,7 +71,7 @@ def modules(names: set[str]) -> set[str]:
     return found
 
 
-def readme_arrows() -> dict[str, set[str]]:
+def readme_imports() -> dict[str, set[str]]:
     """The table of the package's README: each module and its allowed imports."""
     by_name = {str(path.relative_to(PACKAGE)): module for module, path in PATHS.items()}
     rows = re.findall(
@@ -80,25 +80,27 @@ def readme_arrows() -> dict[str, set[str]]:
     return {by_name[name]: set(re.findall(r"`([\w.]+)`", imported)) for name, imported in rows}
 
 
-ARROWS = {module: targets for module, targets in readme_arrows().items() if module not in ANYTHING}
+ALLOWED = {
+    module: targets for module, targets in readme_imports().items() if module not in ANYTHING
+}
 
 
-def wrong_arrows(module: str, source: str) -> set[str]:
-    return modules(imports(ast.parse(source))) - ARROWS[module]
+def unlisted_imports(module: str, source: str) -> set[str]:
+    return modules(imports(ast.parse(source))) - ALLOWED[module]
 
 
 def test_every_module_has_a_row_with_its_exact_imports() -> None:
     sources = {module: path.read_text() for module, path in PATHS.items()}
-    assert sources.keys() == ARROWS.keys() | ANYTHING
-    found = {module: modules(imports(ast.parse(sources[module]))) for module in ARROWS}
-    assert found == ARROWS
+    assert sources.keys() == ALLOWED.keys() | ANYTHING
+    found = {module: modules(imports(ast.parse(sources[module]))) for module in ALLOWED}
+    assert found == ALLOWED
 
 
 def test_a_forbidden_import_is_found_anywhere() -> None:
     source = "def late():\n    if True:\n        from keras_digitnet.training import train\n"
-    assert wrong_arrows("data", source) == {"training"}
-    assert wrong_arrows("data", "from keras_digitnet import cli, errors") == {"cli", "errors"}
-    assert wrong_arrows("data.files", "from keras_digitnet.data import idx, Split") == {
+    assert unlisted_imports("data", source) == {"training"}
+    assert unlisted_imports("data", "from keras_digitnet import cli, errors") == {"cli", "errors"}
+    assert unlisted_imports("data.files", "from keras_digitnet.data import idx, Split") == {
         "data.idx",
         "data",
     }
@@ -106,7 +108,7 @@ def test_a_forbidden_import_is_found_anywhere() -> None:
 
 def test_a_module_imports_only_rows_above_its_own() -> None:
     above: set[str] = set()
-    for module, targets in ARROWS.items():
+    for module, targets in ALLOWED.items():
         assert targets <= above, f"{module} imports {targets - above}, which stand below it"
         above.add(module)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
 from PIL import Image
+from time_limits import scaled
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
@@ -137,7 +137,7 @@ def test_a_stop_ends_all_jobs(pictures: list[str], number: int, code: int) -> No
         assert child.stdout
         child.stdout.readline()
         child.send_signal(number)
-        _, errors = child.communicate(timeout=patience(10))
+        _, errors = child.communicate(timeout=scaled(10))
     finally:
         child.kill()
     assert child.returncode == code

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from patience import patience
 from PIL import Image
+from time_limits import scaled
 from web_page import RunningPage, ask, running_page
 
 import keras_digitnet as kd
@@ -55,7 +55,7 @@ def test_the_page_answers_many_concurrent_users_correctly(
 ) -> None:
     for path, text in numbers.items():
         assert ask(page.address, path) == text
-    before, until = _megabytes(page.process), time.monotonic() + patience(seconds)
+    before, until = _megabytes(page.process), time.monotonic() + scaled(seconds)
     answers: list[tuple[str, Any]] = []
 
     def use(first: int) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from environments import without_backend
-from patience import patience
 from tf_serving import tf_serving
+from time_limits import scaled
 
 from keras_digitnet.artifacts import preset_dir, read_json
 from keras_digitnet.config import CLASSIFIERS, TrainConfig
@@ -62,7 +62,7 @@ def test_a_model_trained_on_jax_agrees_on_torch_and_on_a_server(
     run: Run, mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three independent programs on every test digit."""
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(120))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", scaled(120))
     with tf_serving(run.folder.servable_dir) as address:
         served = load(address).predict(mnist.test.images, batch_size=1000).labels
     arguments = [str(run.model_path), mnist.source, str(tmp_path / "labels.npy")]

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from patience import patience
 from PIL import Image
+from time_limits import scaled
 
 from keras_digitnet import training
 from keras_digitnet.artifacts import (
@@ -64,7 +64,7 @@ def start(target: Any, *arguments: Any) -> BaseProcess:
 
 
 def code_of(child: BaseProcess) -> int | None:
-    child.join(patience(600))
+    child.join(scaled(600))
     code = child.exitcode
     child.kill()  # if it has not ended
     return code
@@ -294,7 +294,7 @@ def resumed(run_dir: Path, messages: Path) -> Iterator[BaseProcess]:
     """The resumed run, after an epoch."""
     child = start(run_commands, messages, None, ["train", "--resume", str(run_dir)])
     try:
-        deadline = time.monotonic() + patience(300)
+        deadline = time.monotonic() + scaled(300)
         while not list(run_dir.glob("checkpoints/epoch-000[2-9].keras")):
             assert child.is_alive(), messages.read_text()
             assert time.monotonic() < deadline
@@ -414,7 +414,7 @@ def test_the_newest_version_can_always_be_loaded(
     shutil.copytree(version, tmp_path / "1")
     (tmp_path / "loads").touch()
     child = start(load_until_the_end, tmp_path)
-    published, deadline = 0, time.monotonic() + patience(30 + 2 * times)
+    published, deadline = 0, time.monotonic() + scaled(30 + 2 * times)
     try:
         while published < times or (tmp_path / "loads").stat().st_size < times / 10:
             assert child.is_alive()

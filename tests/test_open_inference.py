@@ -11,8 +11,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
 from tf_serving import Raw, http_server
+from time_limits import scaled
 from v2_server import JSON_LENGTH, Outputs, encoded, local, v2_server
 
 from keras_digitnet.data import Dataset
@@ -27,8 +27,8 @@ ROW = {"probabilities": np.full((1, 10), 0.1, np.float32), "label": np.zeros(1, 
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(30))
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", scaled(30))
     monkeypatch.setattr(transport, "PAUSE_SECONDS", 0.01)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from patience import patience
+from time_limits import scaled
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
@@ -193,7 +193,7 @@ def test_workers_compose_the_same_batches_in_the_same_order(batches: PageBatches
 def test_a_killed_worker_ends_the_training_with_one_message(batches: PageBatches) -> None:
     composed = batches.in_order(endless(), 2)
     next(composed)
-    time.sleep(patience(1))  # until they wait for work, since the pool hangs on half an answer
+    time.sleep(scaled(1))  # until they wait for work, since the pool hangs on half an answer
     for worker in workers_of(os.getpid()):
         os.kill(worker, signal.SIGKILL)
     with pytest.raises(DigitNetError, match=r"pages: expected 2 processes .* received"):
@@ -242,7 +242,7 @@ def test_workers_end_after_a_training_that_was_killed(tmp_path: Path) -> None:
         workers = workers_of(training.pid)
         training.kill()
     assert len(workers) == 2
-    until = time.monotonic() + patience(60)
+    until = time.monotonic() + scaled(60)
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < until
         time.sleep(0.1)

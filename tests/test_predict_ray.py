@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
 from PIL import Image
+from time_limits import scaled
 
 from keras_digitnet.data import Dataset
 
@@ -46,7 +46,7 @@ def end(driver: subprocess.Popen[bytes]) -> None:
     cluster = {pid for pid, title in below(driver.pid).items() if not title.endswith("Agent")}
     driver.kill()
     driver.wait()
-    deadline = time.monotonic() + patience(60)
+    deadline = time.monotonic() + scaled(60)
     while any(Path(f"/proc/{pid}").exists() for pid in cluster):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -71,7 +71,7 @@ def answered(folder: Path) -> list[dict[str, Any]]:
 
 
 def wait_for(count: int, folder: Path, driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + patience(300)
+    deadline = time.monotonic() + scaled(300)
     while len(answered(folder)) < count:
         assert driver.poll() is None
         assert time.monotonic() < deadline
@@ -109,7 +109,7 @@ def test_every_picture_becomes_one_row_despite_killed_processes(
     assert 0 < before < COUNT
     again = start(*arguments)
     try:
-        assert again.wait(patience(300)) == 0
+        assert again.wait(scaled(300)) == 0
     finally:
         end(again)
     rows = sorted(answered(answers), key=lambda row: row["path"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from patience import patience
+from time_limits import scaled
 from v2_server import local
 
 from keras_digitnet.data import Dataset
@@ -56,7 +56,7 @@ def running(log: Path, port: int, *command: object, **environment: object) -> It
             stderr=output,
         )
     try:
-        end = time.monotonic() + patience(60)
+        end = time.monotonic() + scaled(60)
         while not is_ready(url):
             assert server.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < end, log.read_text()[-3000:]
@@ -65,7 +65,7 @@ def running(log: Path, port: int, *command: object, **environment: object) -> It
     finally:
         server.send_signal(signal.SIGINT)
         try:
-            server.wait(patience(30))
+            server.wait(scaled(30))
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
@@ -140,7 +140,7 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(10))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", scaled(10))
 
 
 def agrees(address: str, digits: Dataset) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from patience import at_most, patience
 from PIL import Image
 from tf_serving import http_server, tf_serving
+from time_limits import at_most, scaled
 
 from keras_digitnet.data import Dataset
 from keras_digitnet.errors import DigitNetError
@@ -31,8 +31,8 @@ def address(exported: Path) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(0.5))
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", scaled(0.5))
     monkeypatch.setattr(transport, "PAUSE_SECONDS", 0.01)
 
 
@@ -45,7 +45,7 @@ def post(url: str, request: Any) -> Any:
 def test_the_client_gives_the_answers_of_the_file(
     address: str, exported: Path, digits: Dataset, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", patience(30))
+    monkeypatch.setattr(transport, "TIMEOUT_SECONDS", scaled(30))
     images = digits.test.images[:70]
     served = load(address + ending).predict(images, batch_size=32)
     expected = load(exported / "model.onnx").predict(images)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from environments import without_backend
-from patience import patience
+from time_limits import scaled
 
-MAX_SECONDS = 60  # for an answer; see patience.py
+MAX_SECONDS = 60  # for an answer; see time_limits.py
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ def running_page(ends_within: float, model: str | None = "nano") -> Iterator[Run
         started_page(port, stderr, model) as server,
     ):
         page = RunningPage(f"http://127.0.0.1:{port}", server.pid, Path(stderr.name))
-        deadline = time.monotonic() + patience(MAX_SECONDS)
+        deadline = time.monotonic() + scaled(MAX_SECONDS)
         while not page.said() and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         serving = [f"Reading digits at {page.address}; stop with Ctrl-C."]
         assert page.said() == serving, page.said()
         yield page
         server.send_signal(signal.SIGINT)
-        assert server.wait(patience(ends_within)) == 130
+        assert server.wait(scaled(ends_within)) == 130
         assert page.said() == [*serving, "Interrupted."], page.said()
 
 
@@ -94,7 +94,7 @@ def post(
     """The status, JSON and headers of the answer; the content type is what curl sends."""
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=patience(MAX_SECONDS)) as response:
+        with urllib.request.urlopen(request, timeout=scaled(MAX_SECONDS)) as response:
             return response.status, json.load(response), dict(response.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), dict(error.headers)

@@ -1,7 +1,7 @@
 """Opens a file in a separate process, to detect crashes of native code and measure memory.
 
-`python doors.py DOOR PATH COUNT FIRST` opens the file, then COUNT mutations of it, from number
-FIRST on, and prints each number before opening it; `python doors.py DOOR PATH` opens the file
+`python openers.py OPENER PATH COUNT FIRST` opens the file, then COUNT mutations of it, from number
+FIRST on, and prints each number before opening it; `python openers.py OPENER PATH` opens the file
 unchanged. The last line is JSON: how many worked, the slowest in seconds, and the growth of memory
 in bytes.
 """
@@ -48,7 +48,7 @@ def open_data(path: Path) -> None:
     load_dataset(str(path if path.suffix == ".npz" else path.parent))
 
 
-DOORS: dict[str, Callable[[Path], None]] = {
+OPENERS: dict[str, Callable[[Path], None]] = {
     "model": open_model,
     "servable": open_servable,
     "weights": open_weights,
@@ -92,11 +92,11 @@ def peak_memory() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def main(door: str, where: str, count: int = 0, first: int = 0) -> None:
+def main(opener: str, where: str, count: int = 0, first: int = 0) -> None:
     path = Path(where)
     content = path.read_bytes() if count else b""
     if count:
-        DOORS[door](path)  # imports what is needed, so that it is not counted below
+        OPENERS[opener](path)  # imports what is needed, so that it is not counted below
     idle, worked, slowest = peak_memory(), 0, 0.0
     for number in range(first, first + max(count, 1)):
         print(number, flush=True)
@@ -104,7 +104,7 @@ def main(door: str, where: str, count: int = 0, first: int = 0) -> None:
             path.write_bytes(mutated(content, number))
         start = time.monotonic()
         try:
-            DOORS[door](path)
+            OPENERS[opener](path)
             worked += 1
         except DigitNetError as error:
             _check(error, path)

@@ -1,6 +1,6 @@
 """Trains tiny networks, possibly in one of several processes.
 
-    python tests/train_together.py FOLDER DATA DEVICES EPOCHS STOP_AFTER PRESET...
+    python tests/train_distributed.py FOLDER DATA DEVICES EPOCHS STOP_AFTER PRESET...
 
 prints the losses, one line of JSON per preset.
 """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 _IDLE_SECONDS = 0.017
 
 
-def patience(seconds: float) -> float:
+def scaled(seconds: float) -> float:
     """The time on this machine, under its current load, for `seconds` on an idle one."""
     start, total = time.monotonic(), 0
     for number in range(200_000):
@@ -22,4 +22,4 @@ def at_most(seconds: float) -> Iterator[None]:
     start = time.monotonic()
     yield
     took = time.monotonic() - start
-    assert took < seconds or took < patience(seconds)
+    assert took < seconds or took < scaled(seconds)
