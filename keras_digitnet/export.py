@@ -70,10 +70,7 @@ class Artifact:
 
 
 def export_model(
-    model: str | Path,
-    out_dir: str | Path,
-    formats: Sequence[str] = ("saved_model",),
-    quantize: None = None,
+    model: str | Path, out_dir: str | Path, formats: Sequence[str] = ("saved_model",)
 ) -> list[Artifact]:
     """Writes `model` in other formats into a folder, with a `config.json` of its class names.
 
@@ -94,7 +91,6 @@ def export_model(
         formats: One or some of `EXPORT_FORMATS`, or `all` alone, which excludes
             `litert_int8`: weights and most activations in int8, calibrated on
             training images. A reader cannot be exported to LiteRT.
-        quantize: Former option, which must be None: use the format `litert_int8`.
 
     Returns:
         One `Artifact` per format.
@@ -105,7 +101,7 @@ def export_model(
     """
     keras_path, out_dir = find_keras_file(model), expanded(out_dir)
     formats = [formats] if isinstance(formats, str) else list(formats)
-    chosen = chosen_formats(formats, quantize)
+    chosen = chosen_formats(formats)
     if keras.backend.backend() != "tensorflow":
         artifacts = _export_in_tensorflow(keras_path, out_dir, formats)
         for artifact in artifacts:

@@ -92,7 +92,6 @@ def test_version_and_presets(command: Command) -> None:
         (["read", "a.png", "--min-confidence", "2"], "expected 0 to 1; received: 2.0"),
         (["export", "base", "--format", "tflite"], "received: tflite"),
         (["export", "base", "--format", "onx"], "received: onx. Did you mean onnx?"),
-        (["export", "base", "--quantize", "int8"], "received: int8. Export the format litert_int8"),
         (["runs", "nowhere"], "nowhere: expected a folder with runs; received: no such folder"),
         (["export", "nowhere.keras"], "nowhere.keras, which does not exist"),
     ],
@@ -130,7 +129,6 @@ CHEAP = [
     ["demo", "--model", "nowhere.keras"],
     ["export", "nowhere.keras"],
     ["export", "base", "--format", "onx"],
-    ["export", "base", "--format", "onnx", "--quantize", "int8"],
     ["export", "base", "--format", "onnx", "--out", "file/x"],
 ]
 

@@ -132,19 +132,18 @@ def test_without_the_serving_extra_there_is_no_warm_up(
 
 
 @pytest.mark.parametrize(
-    ("formats", "quantize", "message"),
+    ("formats", "message"),
     [
-        (["tflite"], None, "format: expected one of .*; received: tflite"),
-        (["onx"], None, "received: onx. Did you mean onnx"),
-        ([], None, "format: expected one of .*; received: none"),
-        (["litert"], "int8", "received: int8. Export the format litert_int8"),
+        (["tflite"], "format: expected one of .*; received: tflite"),
+        (["onx"], "received: onx. Did you mean onnx"),
+        ([], "format: expected one of .*; received: none"),
     ],
 )
 def test_an_export_that_cannot_be_written_is_one_message(
-    trained: Path, tmp_path: Path, formats: list[str], quantize: str | None, message: str
+    trained: Path, tmp_path: Path, formats: list[str], message: str
 ) -> None:
     with pytest.raises(DigitNetError, match=message):
-        export_model(trained, tmp_path, formats, quantize)
+        export_model(trained, tmp_path, formats)
 
 
 def test_only_a_keras_model_is_exported(exported: Path, tmp_path: Path) -> None:

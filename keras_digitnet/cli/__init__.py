@@ -155,7 +155,6 @@ def export(
             "to eight bits.",
         ),
     ] = ["saved_model"],  # noqa: B006  # Typer copies it
-    quantize: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
         Path | None,
         folder_option("Output folder.", show_default="exports/ and the name of the preset or run"),
@@ -176,7 +175,7 @@ def export(
     formats = tuple(form)
     out_dir = expanded(out or Path("exports") / _name_of(model))
     with messages(quiet, as_json):
-        chosen_formats(formats, quantize)
+        chosen_formats(formats)
         find_keras_file(model)
         require_folder(out_dir)
         require_tensorflow("export")

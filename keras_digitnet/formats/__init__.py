@@ -91,17 +91,12 @@ EXPORT_FORMATS = tuple(form.name for form in EXPORTED)
 BY_SUFFIX = {form.suffix: form for form in (KERAS, *EXPORTED) if form.suffix}
 
 
-def chosen_formats(names: Sequence[str], quantize: object = None) -> list[Format]:
+def chosen_formats(names: Sequence[str]) -> list[Format]:
     """The formats of these names; `all` alone means all exact ones.
 
     Raises:
-        DigitNetError: There is no such format, or `quantize`, a former option, is not None.
+        DigitNetError: There is no such format.
     """
-    if quantize is not None:
-        raise DigitNetError(
-            f"quantize: expected none, since int8 is a format; received: {quantize}. "
-            "Export the format litert_int8."
-        )
     if list(names) == ["all"]:
         return [form for form in EXPORTED if not form.quantized]
     by_name = {form.name: form for form in EXPORTED}
