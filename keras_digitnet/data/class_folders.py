@@ -47,7 +47,7 @@ def read(folder: Path) -> Source:
     found = {split: _find(root, classes, unread) for split, root in sorted(roots.items())}
     _report_unread(folder, roots, unread)
     logger.info("%s: reading %d pictures.", folder, sum(map(len, found.values())))
-    normalizer = PictureNormalizer(digits=classes == set("0123456789"))
+    normalizer = PictureNormalizer(classes)
     splits = {
         split: Split(
             np.stack([normalizer.normalize(path, path) for path, _ in part]),

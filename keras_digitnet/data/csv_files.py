@@ -1,7 +1,6 @@
 """CSV files with one image per row, a label and 784 pixels, like Kaggle's MNIST."""
 
 import csv
-import gzip
 import io
 import itertools
 import re
@@ -9,12 +8,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
 from keras_digitnet.config import SIDE
-from keras_digitnet.data.files import is_decompression_bomb
+from keras_digitnet.data.files import is_decompression_bomb, open_unpacked
 from keras_digitnet.errors import DigitNetError, first_line
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -73,9 +71,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str] | None]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Yields the lines that are not blank, unpacked."""
-    with path.open("rb") as start:
-        packed = start.read(2) == b"\x1f\x8b"
-    raw = cast(BinaryIO, (gzip.open if packed else open)(path, "rb"))
+    raw, packed = open_unpacked(path)
     unpacked = 0
     with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None) as file:
         while line := file.readline(_LONGEST_LINE):

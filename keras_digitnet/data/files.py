@@ -1,9 +1,11 @@
-"""Names and sizes of a data set's files, and lists of them for messages."""
+"""Names, sizes and packing of a data set's files, and lists of them for messages."""
 
+import gzip
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from keras_digitnet.artifacts import MAX_UNPACKED
 from keras_digitnet.pictures.files import is_picture, is_system_file
@@ -79,6 +81,16 @@ def is_decompression_bomb(unpacked: int, path: Path) -> bool:
     Digits compress about 5 to 1; above `MAX_UNPACKED` a ratio of 20 is refused.
     """
     return unpacked > max(MAX_UNPACKED, 20 * path.stat().st_size)
+
+
+def open_unpacked(path: Path) -> tuple[BinaryIO, bool]:
+    """Opens a file, unpacked if it is compressed by gzip; also returns whether it is.
+
+    The suffix does not tell: browsers may unpack a download but keep its name.
+    """
+    with path.open("rb") as start:
+        packed = start.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, (gzip.open if packed else open)(path, "rb")), packed
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

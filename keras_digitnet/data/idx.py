@@ -1,17 +1,22 @@
 """IDX files, the format in which MNIST and similar data sets are published."""
 
-import gzip
 import math
 import re
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
 from keras_digitnet.data import emnist
-from keras_digitnet.data.files import entries, is_decompression_bomb, listed, name_of_set, split_of
+from keras_digitnet.data.files import (
+    entries,
+    is_decompression_bomb,
+    listed,
+    name_of_set,
+    open_unpacked,
+    split_of,
+)
 from keras_digitnet.data.splits import Source, Split
 from keras_digitnet.errors import DigitNetError
 
@@ -103,9 +108,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         DigitNetError: The file is not an IDX file, truncated, or too large.
     """
     try:
-        with path.open("rb") as start:  # browsers may unpack a download but keep its name
-            packed = start.read(2) == b"\x1f\x8b"
-        with cast(BinaryIO, (gzip.open if packed else open)(path, "rb")) as file:
+        file, _ = open_unpacked(path)
+        with file:
             magic = file.read(4)
             if magic != bytes((0, 0, 8, dimensions)):
                 raise DigitNetError(

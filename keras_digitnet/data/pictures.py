@@ -1,6 +1,8 @@
 """Normalizes the pictures of a data set in the same way as `predict`."""
 
 import logging
+import string
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,12 +23,12 @@ class PictureNormalizer:
     """Normalizes pictures as `predict` does, and counts the changes.
 
     Args:
-        digits: Whether the classes are the ten digits, which the shipped reader
-            can find; otherwise all ink of a picture is one character.
+        classes: The class names. The shipped reader finds the ten digits; of other
+            classes all ink of a picture is one character.
     """
 
-    def __init__(self, digits: bool = True) -> None:
-        self._digits = digits
+    def __init__(self, classes: Iterable[str]) -> None:
+        self._digits = set(classes) == set(string.digits)
         self._pipeline: Pipeline | None = None
         self._count = 0
         self._changed = 0

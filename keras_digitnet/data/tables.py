@@ -152,7 +152,7 @@ def _read_parquet(tables: Tables, name: str, where: Path) -> Source:
     })  # fmt: skip
     names = next((part.class_names for part in found["train"] if part), None)
     classes = {str((names or {}).get(value, value)) for value in labels["train"].tolist()}
-    normalizer = PictureNormalizer(digits=classes == set("0123456789"))
+    normalizer = PictureNormalizer(classes)
     images = {
         split: np.concatenate([parquet.read_images(path, normalizer) for path in tables[split]])
         for split in labels

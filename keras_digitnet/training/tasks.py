@@ -98,6 +98,13 @@ def task_of(config: TrainConfig, dataset: Dataset) -> Task:
     return ClassifierTask(config, config.network, dataset)
 
 
+def _copied(model: keras.Model, task: Task) -> keras.Model:
+    """A copy of the task's network, without teachers and optimizer."""
+    copy = task.network(model.name)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 class ClassifierTask:
     """Trains a classifier: an image of one character to its class.
 
@@ -142,7 +149,7 @@ class ClassifierTask:
         images, labels = self.validation()
         logits = model.predict(images, batch_size=self.validation_batch, verbose=0)
         temperature = fit_temperature(logits, labels)
-        bare = self._copied(model)
+        bare = _copied(model, self)
         fold_temperature(bare, temperature)
         return bare, {"temperature": temperature}
 
@@ -164,11 +171,6 @@ class ClassifierTask:
         )
         plots.save_figure(mistakes, folder.mistakes_path)
         return validation, test
-
-    def _copied(self, model: keras.Model) -> keras.Model:
-        bare = self.network(model.name)
-        bare.set_weights(model.get_weights())
-        return bare
 
 
 def _load_teacher(where: str, dataset: Dataset) -> keras.Model:
@@ -239,8 +241,7 @@ class ReaderTask:
         cells = model.predict(pages, batch_size=self.validation_batch, verbose=0)
         temperature = fit_temperature(*characters(cells, targets))
         scale, shift = fit_presence(*peaks(cells, targets))
-        bare = self.network(model.name)
-        bare.set_weights(model.get_weights())
+        bare = _copied(model, self)
         fold_temperature(bare, temperature)
         fold_presence(bare, scale, shift)
         centre_features(bare, pages)
