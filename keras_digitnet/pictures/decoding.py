@@ -96,7 +96,7 @@ def open_upright(picture: "Picture") -> "Image.Image":
 def described(grey: np.ndarray) -> str:
     """Size and range of values of a picture, for messages."""
     height, width = grey.shape
-    return f"{width}x{height} pixels of values from {grey.min()} to {grey.max()}"
+    return f"{width}x{height} pixels with values from {grey.min()} to {grey.max()}"
 
 
 def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: bool = False) -> T:

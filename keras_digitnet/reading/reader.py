@@ -165,7 +165,7 @@ def _find(grey: np.ndarray, reader: Reader | None, smallest: float) -> list[list
 
 def _nothing(picture: "Picture", grey: np.ndarray) -> NoDigitError:
     return NoDigitError(
-        f"{name_of(picture)}: no digit found: expected digits that stand out from their paper; "
+        f"{name_of(picture)}: no digit found: expected digits that contrast with the paper; "
         f"received: {described(grey)} without one."
     )
 
