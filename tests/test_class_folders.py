@@ -191,7 +191,7 @@ def test_every_page_of_a_tiff_is_a_picture_of_its_class(tmp_path: Path, digits: 
         (["test/0/a.png", "test/1/a.png"], "expected train/ beside test/"),
         (["0/a.png", "1/a.png", "test/0/a.png"], "expected train/ beside test/"),
         (["train/0/a.png", "Train/0/a.png"], "expected one folder for train; received: Train, tr"),
-        (["a/0/x.png", "a/1/x.png", "b/0/x.png", "b/1/x.png"], "received: 2, in a, b. Name one"),
+        (["a/0/x.png", "a/1/x.png", "b/0/x.png", "b/1/x.png"], "received: 2, in a, b. Pass one"),
         (["a/x.png", "train/x.png", "test/x.png"], r"received: folders a/ \(1 pictures\), test/"),
         (
             ["0/a.png", "1/a.png", "test/a.png"],

@@ -107,7 +107,10 @@ def test_a_mask_is_black_and_white(dtype: type) -> None:
 
 
 def test_values_out_of_range_are_refused() -> None:
-    for values, message in ((70_000, "bits a pixel, from 0 to 70000"), (-5, "from -5 to 0")):
+    for values, message in (
+        (70_000, "pixel values from 0 to 70000, neither"),
+        (-5, "from -5 to 0"),
+    ):
         pixels = np.zeros((9, 9), np.int32)
         pixels[4, 4] = values
         with pytest.raises(DigitNetError, match=message):

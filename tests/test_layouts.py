@@ -86,7 +86,7 @@ def test_idx_files_in_any_published_layout(
 def test_several_sets_in_a_folder_are_named(tmp_path: Path, save_idx: Callable[..., Path]) -> None:
     for name in ("MNIST", "KMNIST"):
         save_idx(tmp_path / name / "raw")
-    with pytest.raises(DigitNetError, match=r"received: 2, in KMNIST/raw, MNIST/raw\. Name one"):
+    with pytest.raises(DigitNetError, match=r"received: 2, in KMNIST/raw, MNIST/raw\. Pass one"):
         load_dataset(str(tmp_path))
     assert load_dataset(str(tmp_path / "KMNIST")).name == "KMNIST"
     assert load_dataset(str(tmp_path / "KMNIST/raw/train-images-idx3-ubyte")).name == "KMNIST"
