@@ -75,7 +75,12 @@ def test_the_api_answers_like_the_commands(served: RunningPage, way: str) -> Non
             422,
             "x.png: expected an image; received: ",
         ),
-        ("read", (png(np.full((90, 90), 200)),), 422, "no digit found: expected digits that stand"),
+        (
+            "read",
+            (png(np.full((90, 90), 200)),),
+            422,
+            "no digit found: expected digits that contrast",
+        ),
         ("predict", (TWO_SEVENS,), 422, "expected one digit; received: 2 of them."),
         ("read", form_of(), 422, "expected a form with one file; received: 0 files."),
         ("read", form_of(SEVEN, SEVEN), 422, "expected a form with one file; received: 2 files."),
