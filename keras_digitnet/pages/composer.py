@@ -29,7 +29,7 @@ class Composer:
 
     def compose(self, random: np.random.Generator) -> Page:
         """Composes one page; it depends on `random` alone."""
-        if random.random() < 0.15:
+        if random.random() < 0.12:
             return self._compose_lone(random)
         ink = Ink(self._height, self._width)
         kind = random.random()
@@ -71,16 +71,14 @@ class Composer:
         if random.random() < 0.15:
             glyph = self._source.letter(random, self._source.font(random))
         else:
-            # A lone 1 is the hardest digit to tell from other strokes.
-            force_one = self._source.digits_only and random.random() < 0.15
-            glyph = hand.draw(random, 1 if force_one else int(random.integers(self._classes)))
+            glyph = hand.draw(random, int(random.integers(self._classes)))
         box = self._write(ink, glyph, hand, hand.left, 1.0, 0.0, random)
         image = paper_under(self._height, self._width, ink, None, random)
         if random.random() < 0.5:
             factor = min(random.uniform(7, 20) / height, 1)
             image = coarsened(image, factor, random, binary=random.random() < 0.6)
         image = photographed(image, random)
-        return framed(image, ink, None, random, box if random.random() < 0.5 else None)
+        return framed(image, ink, None, random, box if random.random() < 0.6 else None)
 
     def _handwriting(self, random: np.random.Generator, line: int, lines: int) -> Handwriting:
         share = self._height / lines

@@ -30,7 +30,7 @@ def paper_under(
     if random.random() < 0.12:
         stain = np.clip(noise(paper.shape, 24, random) - random.uniform(0, 1), 0, 1)
         paper *= 1 - random.uniform(0.1, 0.6) * stain
-    if random.random() < 0.18:
+    if random.random() < 0.12:
         paper *= 1 - _blots(height, width, random)
     printed = _rulings(height, width, cell, random)
     page = paper * (1 - printed) * (1 - darkness * ink.layer)
@@ -73,7 +73,7 @@ def _pattern(height: int, width: int, random: np.random.Generator) -> np.ndarray
 
 
 def _rulings(height: int, width: int, cell: Box | None, random: np.random.Generator) -> np.ndarray:
-    """`(H, W)` darkness of printed lines: rulings, grids, boxes, and the borders of a cell."""
+    """`(H, W)` darkness of printed lines: rulings, grids, and the borders of a cell."""
     import cv2
 
     printed = np.zeros((height, width), np.uint8)
@@ -91,8 +91,6 @@ def _rulings(height: int, width: int, cell: Box | None, random: np.random.Genera
             thickness = 1 if random.random() < 0.7 else 2
             for at in np.arange(random.uniform(0, min(step, side)), side, step):
                 line(at, across, thickness)
-    if random.random() < 0.15:
-        _print_boxes(printed, random)
     if cell is not None:
         thickness = 1 if random.random() < 0.5 else int(random.integers(2, 4))
         # Adjacent cells may have separate borders.
@@ -104,23 +102,6 @@ def _rulings(height: int, width: int, cell: Box | None, random: np.random.Genera
                     line(at + (apart if index > 1 else -apart), index % 2 == 1, thickness)
     soft = cv2.GaussianBlur(printed, (0, 0), random.uniform(0.3, 0.8)).astype(np.float32) / 255
     return soft * (random.uniform(0.08, 0.4) if random.random() < 0.4 else random.uniform(0.3, 0.9))
-
-
-def _print_boxes(printed: np.ndarray, random: np.random.Generator) -> None:
-    """Draws a row of closed boxes, as on forms; from afar one resembles a 0, a narrow one a 1."""
-    import cv2
-
-    tall = log_uniform(random, 8, 120)
-    wide = tall * log_uniform(random, 0.15, 3)
-    left = random.uniform(-0.5 * wide, printed.shape[1])
-    top = random.uniform(-0.5 * tall, printed.shape[0])
-    gap = random.uniform(0, 1) * wide if random.random() < 0.5 else 0.0
-    thickness = 1 if random.random() < 0.6 else int(random.integers(2, 4))
-    for place in range(int(random.integers(1, 7))):
-        near = left + place * (wide + gap)
-        x, y = (near, near, near + wide, near + wide), (top, top + tall, top + tall, top)
-        corners = np.round(16 * np.column_stack([x, y])).astype(np.int32)
-        cv2.polylines(printed, [corners], True, 255, thickness, cv2.LINE_AA, 4)
 
 
 def light_on(height: int, width: int, random: np.random.Generator) -> np.ndarray:
