@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -77,9 +78,16 @@ def select_backend(name: str | None = None, for_training: bool = False) -> str:
     with _LOCK:
         open_standard_descriptors()
         name = set_backend(name, for_training)
-        with suppress_native_stderr():
-            _start(name)
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
+        with suppress_native_stderr(), starting(name):
+            importlib.import_module("keras")
+            devices(name)
         return name
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    """Whether a message of TensorFlow is not its warning of several models in one process."""
+    return "retracing" not in str(record.msg)
 
 
 def set_backend(name: str | None = None, for_training: bool = False) -> str:
@@ -173,11 +181,11 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def _start(name: str) -> None:
-    """Imports Keras and the backend; turns any exception into a DigitNetError."""
+@contextlib.contextmanager
+def starting(name: str) -> Iterator[None]:
+    """Turns any exception of a backend that starts into a DigitNetError that says what to do."""
     try:
-        importlib.import_module("keras")
-        devices(name)
+        yield
     except Exception as error:  # damaged installations and missing devices raise any type
         raise DigitNetError(
             f"The backend {name} is installed but cannot start; received: {first_line(error)}. "
@@ -191,7 +199,8 @@ def _remedy(error: Exception) -> str:
         return "Set the environment variable TMPDIR to a writable folder."
     if str(error).startswith("Invalid `"):  # one of Keras's settings
         return f"Change it in {keras_json()}."
-    return "Reinstall it, or choose another --backend."
+    settings = f", correct {path}" if (path := keras_json()).is_file() else ""
+    return f"Reinstall it{settings}, or choose another --backend."
 
 
 def open_standard_descriptors() -> None:

@@ -36,6 +36,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
         ("train", "test", "valid"),
         ("Training", "Testing", "Validation"),
         ("TRAIN", "TEST", "VAL"),
+        ("tRaIn", "tEST", "vALiD"),
         ("trainingSet/trainingSet", "testSet/testSet", "validationSet"),
         ("mnist_png/training", "mnist_png/testing", "mnist_png/val"),
     ],

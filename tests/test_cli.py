@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, TINY
@@ -383,6 +384,19 @@ def test_predict_refuses_several_digits_and_names_read(
         )
     assert command("predict", "4.png").returncode == 2
     assert command("predict", "4.png", "--raw").returncode == 0
+
+
+def test_predict_refuses_strokes_that_are_doubtful_one_by_one(
+    command: Command, tmp_path: Path
+) -> None:
+    """A 1 beside another one is as sure as the surest of them."""
+    page = np.full((132, 180), 255, np.uint8)
+    for left, lean in ((56, 3), (118, 5)):
+        cv2.line(page, (left + lean, 32), (left - lean, 98), 0, 8, cv2.LINE_AA)
+    Image.fromarray(page).save(tmp_path / "11.png")
+    answer = command("predict", "11.png")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "11.png: expected one digit; received: 2 of them." in answer.stderr
 
 
 def test_raw_pictures_are_not_normalized(command: Command, digits: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_digitnet.data import Dataset, Split, downloads, load_dataset, named
+from keras_digitnet.data import (
+    Dataset,
+    Split,
+    downloads,
+    is_available_offline,
+    load_dataset,
+    named,
+)
 from keras_digitnet.errors import DigitNetError
 
 MakeImages = Callable[[int], Split]
@@ -233,6 +240,19 @@ def test_auto_uses_the_environment_variable(
     save_class_folders(tmp_path / "mnist", "ab")  # a folder, not the data set of that name
     monkeypatch.setenv("KERAS_DIGITNET_DATA", "mnist")
     assert load_dataset("auto").classes == ("a", "b")
+
+
+def test_mnist_is_the_file_in_the_environment_if_it_has_the_published_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_npz(tmp_path / "mine.npz")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("KERAS_DIGITNET_DATA", str(path))
+    assert not is_available_offline("mnist")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("keras_digitnet.data.named._MNIST_SHA256", digest)
+    assert is_available_offline("mnist")
+    assert load_dataset("mnist").source == "mnist"
 
 
 def test_auto_uses_the_cache_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

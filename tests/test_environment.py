@@ -297,10 +297,26 @@ def test_an_invalid_keras_json_is_named(command: Command, tmp_path: Path) -> Non
     assert len(child.stderr.splitlines()) == 1
 
 
+# TensorFlow warns of several models in one process.
+QUIET = """
+import sys
+import keras_digitnet as kd
+digits = kd.load_dataset("digits")
+model = kd.ModelConfig(widths=(8,), depths=(1,), augmentation="none")
+for seed in range(3):
+    config = kd.TrainConfig(
+        data="digits", seed=seed, epochs=1, batch_size=64, min_images_per_epoch=128, export=False,
+        model=model,
+    )
+    run = kd.train(config, out_dir=sys.argv[1], verbose=0)
+    kd.load(run.model_path).predict(digits.test.images)
+"""
+
+
 @pytest.mark.backends
-def test_keras_starts_quietly_from_python(backend: str) -> None:
+def test_training_is_quiet_from_python(backend: str, tmp_path: Path) -> None:
     child = subprocess.run(
-        [sys.executable, "-c", "import keras_digitnet as kd; kd.build_model(kd.ModelConfig())"],
+        [sys.executable, "-c", QUIET, tmp_path],
         env={name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")},
         capture_output=True,
         text=True,
@@ -374,7 +390,8 @@ def test_the_command_without_stdout_reports_that_its_output_is_lost() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's resource limits")
-def test_without_a_temporary_folder_the_command_works_or_names_it() -> None:
+@pytest.mark.parametrize("needs_tensorflow", ["nano/model.keras", "base/digitnet"])
+def test_without_a_temporary_folder_the_command_works_or_names_it(needs_tensorflow: str) -> None:
     program = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # no file can be written
@@ -384,7 +401,7 @@ def test_without_a_temporary_folder_the_command_works_or_names_it() -> None:
         "kd.load(sys.argv[1])\n"
     )
     child = subprocess.run(
-        [sys.executable, "-c", program, ROOT / "saved_models" / "nano" / "model.keras"],
+        [sys.executable, "-c", program, ROOT / "saved_models" / needs_tensorflow],
         env=without_backend(),
         capture_output=True,
         text=True,

@@ -24,7 +24,6 @@ T = TypeVar("T")
 def messages(quiet: bool, as_json: bool) -> Iterator[None]:
     """Sends log messages to stderr and, with `as_json`, all other prints too."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of several models at once
     logging.getLogger("keras_digitnet").setLevel(logging.WARNING if quiet else logging.INFO)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield

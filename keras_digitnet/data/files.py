@@ -26,15 +26,19 @@ def split_of(name: str) -> str | None:
     Recognizes names such as `Training`, `trainSet`, `mnist_test.csv`,
     `train-00000-of-00001.parquet` and `val`.
     """
-    match = _SPLIT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
+    match = _SPLIT.search(_words_parted(name))
     return match.lastgroup if match else None
 
 
 def without_split(name: str) -> str:
     """A file's name without split, number and suffix, which is equal for the files of one set."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.partition(".")[0])
-    parted = re.sub(r"-\d+-of-\d+", "", _SPLIT.sub("-", parted))
-    return parted.strip("-_. ").lower()
+    parted = _SPLIT.sub("-", _words_parted(name.partition(".")[0]))
+    return re.sub(r"-\d+-of-\d+", "", parted).strip("-_. ").lower()
+
+
+def _words_parted(name: str) -> str:
+    """`mnist_Train` for `mnistTrain`, but `tRaIn` as it is."""
+    return name if _SPLIT.search(name) else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
 
 
 def entries(folder: Path) -> list[Path]:

@@ -1,7 +1,12 @@
 """The data sets that can be loaded by name."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import numpy as np
 
+from keras_digitnet.artifacts import expanded
 from keras_digitnet.config import SIDE
 from keras_digitnet.data import downloads, idx, npz
 from keras_digitnet.data.splits import Source, Split
@@ -28,9 +33,19 @@ _FASHION_MNIST_CLASSES = (
 
 
 def mnist() -> Source:
-    """MNIST, from Keras's cache or the network."""
-    path = downloads.cached("mnist.npz", "sha256", _MNIST_SHA256)
+    """MNIST: the file that KERAS_DIGITNET_DATA names, from Keras's cache or the network."""
+    path = _own_mnist() or downloads.cached("mnist.npz", "sha256", _MNIST_SHA256)
     return Source("mnist", "mnist", npz.read(path).splits, in_mnist_form=True)
+
+
+def _own_mnist() -> Path | None:
+    """The file that KERAS_DIGITNET_DATA names, if it is MNIST as Keras publishes it."""
+    named = os.environ.get("KERAS_DIGITNET_DATA")
+    if not named or not (path := expanded(named)).is_file():
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path if digest == _MNIST_SHA256 else None
 
 
 def fashion_mnist() -> Source:
@@ -60,6 +75,8 @@ def is_available_offline(name: str) -> bool:
         "fashion_mnist": tuple(f"fashion-mnist/{name}" for name in _FASHION_MNIST_MD5),
         "digits": (),
     }
+    if name == "mnist" and _own_mnist():
+        return True
     return all(downloads.cache_path(file).is_file() for file in needed[name])
 
 

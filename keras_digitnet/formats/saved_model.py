@@ -15,6 +15,7 @@ from keras_digitnet.environment import (
     devices,
     import_extra,
     require_tensorflow,
+    starting,
     suppress_native_stderr,
 )
 from keras_digitnet.errors import DigitNetError
@@ -37,7 +38,7 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
     """Opens the folder of one version of a SavedModel in TensorFlow."""
     require_process(path)
     require_tensorflow(str(path))
-    with suppress_native_stderr():
+    with suppress_native_stderr(), starting("tensorflow"):
         devices("tensorflow")
     import tensorflow
 

@@ -347,10 +347,16 @@ def _suppress_non_maxima(presence: np.ndarray, overlaps: np.ndarray) -> list[int
     return kept
 
 
-def present(candidates: Sequence[Character]) -> list[Character]:
-    """The characters of lines with a `PRESENT` one whose own presence is at least `BESIDE`."""
+def present(candidates: Sequence[Character], lowest: float | None = None) -> list[Character]:
+    """The characters whose presence is at least `BESIDE`, in lines with a surer one.
+
+    Args:
+        candidates: Possible characters.
+        lowest: The lowest presence of the surest character of a line; `PRESENT` by default.
+    """
     lines = in_lines([each for each in candidates if each.presence >= BESIDE])
-    return [each for line in lines if _max_presence(line) >= PRESENT for each in line]
+    surest = PRESENT if lowest is None else lowest
+    return [each for line in lines if _max_presence(line) >= surest for each in line]
 
 
 def _likeliest(candidates: Sequence[Character], height: float) -> list[Character]:

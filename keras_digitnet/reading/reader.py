@@ -13,6 +13,7 @@ from keras_digitnet.pictures.sources import name_of
 from keras_digitnet.reading.finding import (
     BESIDE,
     FILLING,
+    PRESENT,
     SMALLEST,
     Character,
     Reader,
@@ -135,12 +136,13 @@ def _single_digit(picture: "Picture", grey: np.ndarray, reader: Reader | None) -
         ]
     if not candidates:
         raise _nothing(picture, grey)
-    if len(found := present(candidates)) > 1:
+    best = max(candidates, key=lambda each: each.presence)
+    found = present(candidates, min(PRESENT, best.presence))
+    if len(found) > 1:
         raise DigitNetError(
             f"{name_of(picture)}: expected one digit; received: {len(found)} of them. "
             "Read a number with: keras-digitnet read"
         )
-    best = max(candidates, key=lambda each: each.presence)
     return FoundDigit(digit_in(grey, best.box), best)
 
 

@@ -233,7 +233,8 @@ def _run(job: TrainingJob) -> Run:
         len(dataset.test),
         folder.path,
     )
-    keras.utils.set_random_seed(config.seed)
+    with environment.suppress_native_stderr():  # imports TensorFlow, if installed, on any backend
+        keras.utils.set_random_seed(config.seed)
     with group.scope():
         model = job.new_model()
     if job.history:
