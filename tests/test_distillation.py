@@ -113,7 +113,7 @@ class CrashError(Exception):
     pass
 
 
-def test_an_unsuitable_teacher_is_one_message(
+def test_an_unsuitable_teacher_or_start_is_one_message(
     saved: Saved, tiny_config: TrainConfig, few_digits: Dataset, tmp_path: Path
 ) -> None:
     def refuse(teacher: str) -> None:
@@ -131,6 +131,10 @@ def test_an_unsuitable_teacher_is_one_message(
     reader = saved("reader", build_detector(TINY_READER))
     with pytest.raises(DigitNetError, match="teacher: .*expected a classifier"):
         refuse(str(reader))
+    with pytest.raises(DigitNetError, match="start: expected a model of the same network"):
+        config = replace(tiny_config, start=str(letters))
+        train(config, few_digits, out_dir=tmp_path / "runs", verbose=0)
+    assert not list((tmp_path / "runs").glob("*"))  # no run that cannot be resumed
     with pytest.raises(DigitNetError, match="teacher: expected none for a reader; received"):
         TrainConfig(preset="reader", teacher=("base",))
     with pytest.raises(DigitNetError, match="teacher: expected a list of names or paths"):

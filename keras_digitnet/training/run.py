@@ -126,7 +126,14 @@ def train(
     new = functools.partial(create_run_folder, expanded(out_dir), *named)
     with group.folder(new, resuming=False) as folder, _keras_settings(policy):
         write_json(folder.config_path, _describe(config, dataset, policy))
-        return _run(TrainingJob(folder, config, dataset, group, [], verbose, callbacks))
+        job = TrainingJob(folder, config, dataset, group, [], verbose, callbacks)
+        try:
+            model = _prepared(job)
+        except DigitNetError:  # such as a teacher of another kind: there is nothing to resume
+            if not group.process:
+                shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        return _run(job, model)
 
 
 def resume(
@@ -177,7 +184,8 @@ def resume(
     with group.folder(lambda: folder, resuming=True) as own, _keras_settings(policy):
         remove_leftovers(own.path)
         history = read_history(own)
-        return _run(TrainingJob(own, config, dataset, group, history, verbose, callbacks))
+        job = TrainingJob(own, config, dataset, group, history, verbose, callbacks)
+        return _run(job, _prepared(job))
 
 
 # The run, step by step
@@ -222,7 +230,8 @@ def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
         )
 
 
-def _run(job: TrainingJob) -> Run:
+def _prepared(job: TrainingJob) -> keras.Model:
+    """The model with which the run begins or continues."""
     folder, config, dataset, group = job.folder, job.config, job.dataset, job.group
     logger.info(
         "Training %s on %s: %d training, %d validation, %d test images. Run folder: %s",
@@ -241,6 +250,11 @@ def _run(job: TrainingJob) -> Run:
         _load_checkpoint(model, folder.checkpoint_path(len(job.history)))
     elif config.start is not None:
         _load_start(model, config.start)
+    return model
+
+
+def _run(job: TrainingJob, model: keras.Model) -> Run:
+    folder, config, group = job.folder, job.config, job.group
     saved = ""
     try:
         with _saving_best(job):
