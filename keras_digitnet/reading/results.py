@@ -89,8 +89,8 @@ def annotate(picture: "Picture", reading: Reading) -> "Image.Image":
         bottom = min(digit.box[1] + height - 1 + away, drawn.height - 1)
         pen.rectangle((left, top, right, bottom), outline="red", width=line)
         text = f"{digit.label} {digit.confidence:.0%}"
-        size = max(10, height // 6)  # narrow neighbours leave room for no more
-        # Above the digit if there is room, otherwise below it, otherwise inside its box.
+        size = max(10, height // 6)  # larger text would overlap that of narrow neighbours
+        # Above the digit if the text fits there, otherwise below it, otherwise inside its box.
         fits_under = top < size and bottom + size < drawn.height
         y, anchor = (bottom + 1, "la") if fits_under else (top, "lb" if top >= size else "la")
         pen.text((left, y), text, "red", ImageFont.load_default(size), anchor)
