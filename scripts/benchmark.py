@@ -75,7 +75,7 @@ SYSTEMS: dict[str, Callable[[int, str], Measurement]] = {
         warmup_epochs=0.1,
         augmentation="none",
     ),
-    "`small`, 5 epochs": _ours(preset="small", epochs=5),
+    "`small`, 4 epochs": _ours(preset="small", epochs=4),
     "one-epoch net": _peer("one_epoch", 1),
     "Keras's convnet": _keras_convnet,
     "first DigitNet": _peer("first_digitnet", 10),
