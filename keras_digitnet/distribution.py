@@ -20,24 +20,16 @@ import numpy as np
 
 from keras_digitnet.artifacts import RunFolder
 from keras_digitnet.errors import DigitNetError, Interrupted, first_line
-
-# `keras.distribution` is experimental on TensorFlow and missing on torch.
-BACKENDS = ("jax",)
-_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+from keras_digitnet.jax_process import PROCESSES, needs_distribution
 
 
-def join(devices: int | str | None) -> None:
+def join() -> None:
     """Connects to the other processes, if any; call it before anything is computed.
 
-    Args:
-        devices: As for `Group`.
-
     Raises:
-        DigitNetError: The backend does not support several devices, or the
-            processes cannot connect.
+        DigitNetError: The processes cannot connect.
     """
-    _require_backend(devices)
-    if _PROCESSES not in os.environ:
+    if PROCESSES not in os.environ:
         return
     import jax
 
@@ -69,18 +61,6 @@ def _stdout_as_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def _require_backend(devices: int | str | None) -> bool:
-    """Whether several devices are requested; raises DigitNetError if the backend has no support."""
-    several = devices not in (None, 1, "1") or _PROCESSES in os.environ
-    if several and (backend := keras.backend.backend()) not in BACKENDS:
-        raise DigitNetError(
-            f"--devices: expected the backend {' or '.join(BACKENDS)}, which can train on "
-            f"several devices; received: {backend}. "
-            f"Use: keras-digitnet train --backend {BACKENDS[0]} --devices {devices or 'all'}"
-        )
-    return several
-
-
 class Group:
     """The devices that train one network together.
 
@@ -102,12 +82,12 @@ class Group:
         """
         self.process, self._processes = 0, 1
         self._parallel: _Parallel | None = None
-        if not _require_backend(devices):
+        if not needs_distribution(devices, keras.backend.backend()):
             return
         available = keras.distribution.list_devices()
         text = str(devices or "all")
-        count = len(available) if text == "all" else int(text) if text.isdecimal() else 0
-        if not 1 <= count <= len(available):
+        count = len(available) if text == "all" else int(text)
+        if count > len(available):
             raise DigitNetError(
                 f"--devices: expected 1 to {len(available)}, or all; received: {text}. JAX can "
                 "split a CPU into several: XLA_FLAGS=--xla_force_host_platform_device_count=2"

@@ -110,7 +110,9 @@ def export_model(
     _require_packages(chosen)
     reference = _open(keras_path)
     if isinstance(reference, ReaderReference):
-        chosen = _of_any_size(chosen, named=formats != ["all"])
+        chosen = chosen_formats(formats, of_reader=True)
+        if formats == ["all"]:
+            logger.info("Skipped LiteRT: its sizes are fixed, and a reader's pages have any size.")
     if chosen != [SAVED_MODEL]:  # a SavedModel holds its own config.json
         _refuse_other_names(out_dir, reference)
     artifacts = []
@@ -118,19 +120,6 @@ def export_model(
         artifacts.append(_exported(form, reference, out_dir))
         _announce(artifacts[-1])
     return artifacts
-
-
-def _of_any_size(chosen: list[Format], named: bool) -> list[Format]:
-    """The formats that a reader, whose pages have any size, can be exported to."""
-    fixed = [form.name for form in chosen if not form.any_size]
-    if fixed and named:
-        raise DigitNetError(
-            "format: expected saved_model, onnx or openvino for a reader, whose pages have any "
-            f"size; received: {', '.join(fixed)}, whose sizes are fixed."
-        )
-    if fixed:
-        logger.info("Skipped LiteRT: its sizes are fixed, and a reader's pages have any size.")
-    return [form for form in chosen if form.any_size]
 
 
 def _announce(artifact: Artifact) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a process before JAX starts: memory reuse and the compilation cache."""
+"""What is settled before JAX starts: devices, memory reuse and the compilation cache."""
 
 import contextlib
 import ctypes
@@ -11,8 +11,34 @@ import zlib
 from pathlib import Path
 
 from keras_digitnet.artifacts import require_folder
+from keras_digitnet.errors import DigitNetError
 
+# Keras distributes training on this backend; on TensorFlow that is experimental, on torch missing.
+DISTRIBUTING = "jax"
+PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def needs_distribution(devices: int | str | None, backend: str) -> bool:
+    """Whether training on these devices, or in several processes, is to be distributed.
+
+    Args:
+        devices: A number, `all` or `None`, as for `keras_digitnet.distribution.Group`.
+        backend: The Keras backend.
+
+    Raises:
+        DigitNetError: `devices` is neither, or the backend does not support it.
+    """
+    if not (devices in (None, "all") or (str(devices).isdecimal() and int(devices) > 0)):
+        raise DigitNetError(f"--devices: expected a number from 1 on, or all; received: {devices}.")
+    several = devices not in (None, 1, "1") or PROCESSES in os.environ
+    if several and backend != DISTRIBUTING:
+        raise DigitNetError(
+            f"--devices: expected the backend {DISTRIBUTING}, which can train on several devices; "
+            f"received: {backend}. "
+            f"Use: keras-digitnet train --backend {DISTRIBUTING} --devices {devices or 'all'}"
+        )
+    return several
 
 
 def enable_compilation_cache() -> None:

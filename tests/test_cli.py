@@ -115,6 +115,8 @@ CHEAP = [
     ["train", "--data", "digits", "--out", "file/runs"],
     ["train", "--preset", "nao"],
     ["train", "--backend", "jx"],
+    ["train", "--data", "digits", "--devices", "two"],
+    ["train", "--data", "digits", "--devices", "2"],
     ["train", "--resume", "finished"],
     ["train", "--data", "digits", "--start", "nowhere.keras"],
     ["evaluate", "finished", "--data", "mnst"],
@@ -131,6 +133,9 @@ CHEAP = [
     ["export", "nowhere.keras"],
     ["export", "base", "--format", "onx"],
     ["export", "base", "--format", "onnx", "--out", "file/x"],
+    ["export", "reader", "--format", "litert_int8"],
+    ["predict", "file", "--reader", "base"],
+    ["predict", "file", "--raw", "--model", "reader"],
 ]
 
 

@@ -238,6 +238,20 @@ def test_further_pages_of_a_tiff_cause_a_warning(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_further_frames_of_an_animation_cause_a_warning(
+    form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [Image.new("RGB", (20, 20), (shade,) * 3) for shade in (10, 200)]
+    moving, still = io.BytesIO(), io.BytesIO()
+    frames[0].save(moving, form, save_all=True, append_images=frames[1:], lossless=True)
+    frames[0].save(still, form, lossless=True)
+    assert read_grey(moving)[0, 0] == 10
+    assert caplog.messages == ["picture: an animation; only its first frame is read."]
+    assert read_grey(still)[0, 0] == 10
+    assert len(caplog.messages) == 1
+
+
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
     Image.new("L", (9000, 9000)).save(tmp_path / "x.png")
     with pytest.raises(DigitNetError, match="received: 9000x9000 pixels; make it smaller"):

@@ -68,7 +68,7 @@ def losses(
 if __name__ == "__main__":
     set_backend("jax")
     folder, data, devices, epochs, stop_after, *presets = sys.argv[1:]
-    distribution.join(devices)
+    distribution.join()
     for preset in presets:
         found = losses(Path(folder, preset), data, devices, int(epochs), int(stop_after), preset)
         print(json.dumps(found), flush=True)

@@ -22,7 +22,7 @@ from keras_digitnet.cli.options import (
     folder_option,
     one_of,
 )
-from keras_digitnet.cli.output import messages, print_json, print_table
+from keras_digitnet.cli.output import messages, print_artifacts, print_json, print_table
 from keras_digitnet.cli.reading import predict, read
 from keras_digitnet.cli.training import evaluate, runs, train
 from keras_digitnet.config import PRESETS
@@ -170,13 +170,13 @@ def export(
     Example: keras-digitnet export base --format all
     """
     from keras_digitnet.environment import require_tensorflow, select_backend
-    from keras_digitnet.reading.inference import find_keras_file
+    from keras_digitnet.reading.inference import find_keras_file, is_recorded_reader
 
     formats = tuple(form)
     out_dir = expanded(out or Path("exports") / _name_of(model))
     with messages(quiet, as_json):
-        chosen_formats(formats)
-        find_keras_file(model)
+        keras_path = find_keras_file(model)
+        chosen_formats(formats, of_reader=bool(is_recorded_reader(keras_path)))
         require_folder(out_dir)
         require_tensorflow("export")
         select_backend("tensorflow")  # overrides KERAS_BACKEND: only TensorFlow can export
@@ -187,21 +187,7 @@ def export(
         rows = [artifact.to_json() for artifact in artifacts]
         print_json({"model": model, "artifacts": rows})
         return
-    compared = f"{artifacts[0].images:,} test images of {artifacts[0].compared_on}"
-    print_table(
-        f"{_name_of(model)}, compared with Keras on {compared}",
-        ("format", "size", "largest difference", "same labels", "file"),
-        [
-            (
-                artifact.format,
-                f"{artifact.size / 1e3:,.0f} kB",
-                f"{artifact.difference:.1e}",
-                f"{artifact.same_labels / artifact.images:.2%}",
-                str(artifact.path.relative_to(out_dir)),
-            )
-            for artifact in artifacts
-        ],
-    )
+    print_artifacts(artifacts, _name_of(model), out_dir)
     typer.echo(f"Everything is in {out_dir}")
 
 

@@ -7,12 +7,14 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from keras_digitnet.evaluation import LinesReport, Report
+    from keras_digitnet.export import Artifact
     from keras_digitnet.reading.answers import FilePrediction, FileReading
     from keras_digitnet.runs import RunSummary
 
@@ -163,6 +165,25 @@ def print_report(report: "Report | LinesReport", title: str) -> None:
     if report.most_confused:
         pairs = [f"{' and '.join(p.classes)} ({p.count})" for p in report.most_confused[:5]]
         typer.echo(f"most confused      {', '.join(pairs)}")
+
+
+def print_artifacts(artifacts: "Sequence[Artifact]", name: str, folder: Path) -> None:
+    """Prints a table of the exports in a folder: how they compare with the Keras model `name`."""
+    compared = f"{artifacts[0].images:,} test images of {artifacts[0].compared_on}"
+    print_table(
+        f"{name}, compared with Keras on {compared}",
+        ("format", "size", "largest difference", "same labels", "file"),
+        [
+            (
+                artifact.format,
+                f"{artifact.size / 1e3:,.0f} kB",
+                f"{artifact.difference:.1e}",
+                f"{artifact.same_labels / artifact.images:.2%}",
+                str(artifact.path.relative_to(folder)),
+            )
+            for artifact in artifacts
+        ],
+    )
 
 
 def print_runs(runs: Sequence["RunSummary"], title: str) -> None:

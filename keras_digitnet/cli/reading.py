@@ -56,13 +56,12 @@ def predict(
     if raw and model is None:
         model = "base"
     pictures, jobs, pipeline = _prepared(
-        images, model, reader, jobs, backend, quiet, as_json, as_csv
+        images, model, reader, jobs, backend, quiet, as_json, as_csv, raw
     )
     if pipeline is None:
         answers = _errors_of_missing(FilePrediction, pictures)
     elif raw and pipeline.classifier is None:
-        shown = without_credentials(model)
-        raise DigitNetError(f"--raw: expected a classifier; received: {shown}, a reader.")
+        raise _wrong_kind("--raw", model, expected="classifier", received="reader")
     else:
         answers = predict_files(pipeline, with_progress(pictures, quiet), raw, jobs=jobs)
     columns = ("label", "confidence", "file", "error")
@@ -149,21 +148,23 @@ def _prepared(
     quiet: bool,
     as_json: bool,
     as_csv: bool,
+    raw: bool = False,
 ) -> "tuple[list[str | NamedBytes], int, Pipeline | None]":
     """The pictures, the number of jobs, and the models; `None` if no picture exists."""
     from keras_digitnet.formats.runtime import usable_cpus
     from keras_digitnet.pictures.files import find_pictures
     from keras_digitnet.pictures.sources import is_there, read_standard_input
     from keras_digitnet.reading.finding import Reader
-    from keras_digitnet.reading.inference import find_model, load
+    from keras_digitnet.reading.inference import find_model, is_recorded_reader, load
     from keras_digitnet.reading.pipeline import as_pipeline
 
     if as_json and as_csv:
         raise DigitNetError("expected --json or --csv; received: both.")
     with messages(quiet, as_json or as_csv):
-        for where in (model, reader):
-            if where is not None:
-                find_model(where, backend)
+        if model and is_recorded_reader(find_model(model, backend)) and raw:
+            raise _wrong_kind("--raw", model, expected="classifier", received="reader")
+        if reader and is_recorded_reader(find_model(reader, backend)) is False:
+            raise _wrong_kind("--reader", reader, expected="reader", received="classifier")
         pictures: list[str | NamedBytes] = [*find_pictures(images)]
         if "-" in pictures:
             content = read_standard_input()
@@ -174,10 +175,14 @@ def _prepared(
         threads = 1 if jobs > 1 else None
         finder = load(reader, backend, threads) if reader else None
         if finder is not None and not isinstance(finder, Reader):
-            shown = without_credentials(reader)
-            raise DigitNetError(f"--reader: expected a reader; received: {shown}, a classifier.")
+            raise _wrong_kind("--reader", reader, expected="reader", received="classifier")
         named = load(model, backend, threads) if model else None
         return pictures, jobs, as_pipeline(named, finder, backend, threads)
+
+
+def _wrong_kind(option: str, where: str | None, expected: str, received: str) -> DigitNetError:
+    shown = without_credentials(where)
+    return DigitNetError(f"{option}: expected a {expected}; received: {shown}, a {received}.")
 
 
 def _errors_of_missing(kind: Any, pictures: "Sequence[str | NamedBytes]") -> Iterator[Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keras_digitnet.evaluation import LinesReport, Report
     from keras_digitnet.reading.finding import Reader
     from keras_digitnet.reading.inference import Classifier
+    from keras_digitnet.training import Run
 
 _DEFAULT = TrainConfig()
 
@@ -125,19 +126,12 @@ def train(
 
     Example: keras-digitnet train --preset nano --epochs 5
     """
-    from keras_digitnet.environment import select_backend
-
     # Of several processes, only process 0 prints.
     silent = os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0"
     with messages(quiet or silent, as_json):
         if resume:
             _refuse_settings(context)
-            saved = RunFolder(resume).read_unfinished()
-            _prepare_backend(backend or saved["backend"], devices)
-            select_backend()
-            from keras_digitnet import training
-
-            run = training.resume(resume, verbose=verbosity(quiet), devices=devices)
+            run = _resumed(resume, backend, devices, verbosity(quiet))
         else:
             config = TrainConfig(
                 preset=preset,
@@ -159,22 +153,42 @@ def train(
             if isinstance(network, ModelConfig):
                 network = replace(network, augmentation=augmentation)
             config = replace(config, model=network)
-            _prepare_backend(backend, devices)
-            require_folder(out)
-            from keras_digitnet.data import load_dataset
-            from keras_digitnet.reading.inference import find_keras_file
+            run = _trained(config, backend, devices, out, verbosity(quiet))
+    if not silent:
+        _print_run(run, as_json)
 
-            for model in filter(None, (start, *config.teacher)):
-                find_keras_file(model)
-            dataset = load_dataset(data, seed=seed, validation_size=validation_size)
-            select_backend(backend)
-            from keras_digitnet import training
 
-            run = training.train(
-                config, dataset, out_dir=out, verbose=verbosity(quiet), devices=devices
-            )
-    if silent:
-        return
+def _resumed(folder: Path, backend: str | None, devices: str | None, verbose: int) -> "Run":
+    from keras_digitnet.environment import select_backend
+
+    saved = RunFolder(folder).read_unfinished()
+    _prepare_backend(backend or saved["backend"], devices)
+    select_backend()
+    from keras_digitnet import training
+
+    return training.resume(folder, verbose=verbose, devices=devices)
+
+
+def _trained(
+    config: TrainConfig, backend: str | None, devices: str | None, out: Path, verbose: int
+) -> "Run":
+    """Trains after all checks that need neither Keras nor the images."""
+    from keras_digitnet.data import load_dataset
+    from keras_digitnet.environment import select_backend
+    from keras_digitnet.reading.inference import find_keras_file
+
+    _prepare_backend(backend, devices)
+    require_folder(out)
+    for model in filter(None, (config.start, *config.teacher)):
+        find_keras_file(model)
+    dataset = load_dataset(config.data, seed=config.seed, validation_size=config.validation_size)
+    select_backend(backend)
+    from keras_digitnet import training
+
+    return training.train(config, dataset, out_dir=out, verbose=verbose, devices=devices)
+
+
+def _print_run(run: "Run", as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run.folder.path), **run.metrics})
         return
@@ -292,12 +306,12 @@ def runs(
 def _prepare_backend(backend: str | None, devices: str | None) -> None:
     """Selects the backend before NumPy starts its threads; then connects to other processes."""
     from keras_digitnet.environment import set_backend, suppress_native_stderr
+    from keras_digitnet.jax_process import needs_distribution
 
-    set_backend(backend, for_training=True)
-    if devices or "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+    if needs_distribution(devices, set_backend(backend, for_training=True)):
         with suppress_native_stderr():
             from keras_digitnet import distribution
-        distribution.join(devices)
+        distribution.join()
 
 
 def _refuse_settings(context: typer.Context) -> None:

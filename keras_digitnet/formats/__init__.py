@@ -91,14 +91,19 @@ EXPORT_FORMATS = tuple(form.name for form in EXPORTED)
 BY_SUFFIX = {form.suffix: form for form in (KERAS, *EXPORTED) if form.suffix}
 
 
-def chosen_formats(names: Sequence[str]) -> list[Format]:
+def chosen_formats(names: Sequence[str], of_reader: bool = False) -> list[Format]:
     """The formats of these names; `all` alone means all exact ones.
 
+    Args:
+        names: Names of formats, or `all`.
+        of_reader: Whether a reader is exported, whose pages have any size.
+
     Raises:
-        DigitNetError: There is no such format.
+        DigitNetError: There is no such format, or a reader cannot be exported to it.
     """
     if list(names) == ["all"]:
-        return [form for form in EXPORTED if not form.quantized]
+        exact = [form for form in EXPORTED if not form.quantized]
+        return [form for form in exact if form.any_size or not of_reader]
     by_name = {form.name: form for form in EXPORTED}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:
@@ -107,4 +112,12 @@ def chosen_formats(names: Sequence[str]) -> list[Format]:
             f"received: {', '.join(unknown) or 'none'}."
             + "".join(did_you_mean(name, EXPORT_FORMATS) for name in unknown[:1])
         )
-    return [by_name[name] for name in names]
+    chosen = [by_name[name] for name in names]
+    fixed = [form.name for form in chosen if not form.any_size]
+    if of_reader and fixed:
+        of_any_size = [form.name for form in EXPORTED if form.any_size]
+        raise DigitNetError(
+            f"format: expected {', '.join(of_any_size)} for a reader, whose pages have any size; "
+            f"received: {', '.join(fixed)}, whose sizes are fixed."
+        )
+    return chosen

@@ -110,34 +110,13 @@ class Ink:
             tone: Darkness, from 0 to 1.
             random: Generator of the elastic distortion.
         """
-        import cv2
-
-        column, row = centre
-        wide, tall = scale
-        shear = np.array([[1, -hand.shear], [0, 1]])
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        forward = turn @ shear @ np.diag([wide, tall])
-        reach = np.abs(forward) @ [glyph.width / 2 + 3, glyph.height / 2 + 3] + pen + 2
-        left, top = math.floor(column - reach[0]), math.floor(row - reach[1])
-        right, bottom = math.ceil(column + reach[0]) + 1, math.ceil(row + reach[1]) + 1
-        size = (min(right - left, 512), min(bottom - top, 512))
-        (a, b), (c, d) = forward
-        back = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
-        offset = np.array([SIDE / 2 - 0.5, SIDE / 2 - 0.5]) - back @ [column - left, row - top]
-        field = cv2.warpAffine(
-            _bent(glyph.field, hand.bend, random),
-            np.column_stack([back, offset]),
-            size,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=FAR,
-        )
-        pixel = math.sqrt(wide * tall)
+        field, left, top = _placed(glyph, centre, scale, hand, pen, angle, random)
+        pixel = math.sqrt(scale[0] * scale[1])
         half = max(pen, 0.5) if glyph.is_path else hand.outline_growth * pixel * 1.5
         if not glyph.is_path:  # thin strokes must not vanish
             half = max(half, 0.45 + pixel * float(glyph.field.min()))
         drawn = np.clip((half - field * pixel) / hand.edge_width + 0.5, 0, 1)
-        box = _box_of(drawn > 0.35, left, top) or (column, row, column, row)
+        box = _box_of(drawn > 0.35, left, top) or (*centre, *centre)
         self._add(drawn * tone, left, top)
         if glyph.label >= 0:
             self.boxes.append((*box, glyph.label))
@@ -189,6 +168,42 @@ class Ink:
                 rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
             ]
             np.maximum(part, cut, out=part)
+
+
+def _placed(
+    glyph: Glyph,
+    centre: tuple[float, float],
+    scale: tuple[float, float],
+    hand: Handwriting,
+    pen: float,
+    angle: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, int, int]:
+    """A glyph's field in pixels of the page, and the column and row of its upper left corner.
+
+    The arguments are those of `Ink.draw`.
+    """
+    import cv2
+
+    column, row = centre
+    shear = np.array([[1, -hand.shear], [0, 1]])
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    forward = turn @ shear @ np.diag(scale)
+    reach = np.abs(forward) @ [glyph.width / 2 + 3, glyph.height / 2 + 3] + pen + 2
+    left, top = math.floor(column - reach[0]), math.floor(row - reach[1])
+    right, bottom = math.ceil(column + reach[0]) + 1, math.ceil(row + reach[1]) + 1
+    (a, b), (c, d) = forward
+    back = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    offset = np.array([SIDE / 2 - 0.5, SIDE / 2 - 0.5]) - back @ [column - left, row - top]
+    field = cv2.warpAffine(
+        _bent(glyph.field, hand.bend, random),
+        np.column_stack([back, offset]),
+        (min(right - left, 512), min(bottom - top, 512)),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=FAR,
+    )
+    return field, left, top
 
 
 def _bent(field: np.ndarray, amount: float, random: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from keras_digitnet.pictures.sources import (
     name_of,
     received,
     seek_page,
-    warn_of_pages,
+    warn_of_others,
 )
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def resized(grey: np.ndarray) -> np.ndarray:
 
 
 def read_grey(picture: "Picture") -> np.ndarray:
-    """Reads the grey values of a picture, upright; of an animation, the first frame.
+    """Reads the grey values of a picture, upright.
 
     Colours are weighted by luma (ITU-R 601). Transparent pixels become paper
-    that contrasts with the ink. Of a multi-page TIFF the first page is read,
-    with a warning, unless the path ends in `#page=N`.
+    that contrasts with the ink. Of an animation the first frame is read, and of
+    a TIFF the first page unless the path ends in `#page=N`, with a warning.
 
     Args:
         picture: A path to a PNG, JPEG, BMP, GIF, TIFF, WebP, AVIF, PBM, PGM or
@@ -114,8 +114,8 @@ def _opened(picture: "Picture", convert: "Callable[[Image.Image], T]", warn: boo
             with Image.open(file, formats=FORMATS) as opened:
                 if page:
                     seek_page(opened, page)
-                elif warn and opened.format == "TIFF":
-                    warn_of_pages(picture, file)
+                elif warn:
+                    warn_of_others(picture, file, opened)
                 if convert is _grey and hasattr(opened, "draft"):
                     opened.draft("L", opened.size)  # a JPEG decoder then skips the colours
                 return convert(_within_limits(opened))

@@ -151,19 +151,27 @@ def seek_page(opened: "Image.Image", page: int) -> None:
         raise ValueError(f"page {page} of a file that has fewer.") from None
 
 
-def warn_of_pages(picture: "Picture", file: Any) -> None:
-    """Logs a warning if a TIFF has several pages, since only the first is read."""
-    pages = count_pages(io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file)
-    if len(pages) > 1:
-        name = name_of(picture)
-        logger.warning(
-            "%s: %d pages; only the first is read. %s",
-            name,
-            len(pages),
-            "Pass each page as a separate picture."
-            if name in ("picture", "data URL")
-            else f"The next one is {name}#page={pages[1]}",
-        )
+def warn_of_others(picture: "Picture", file: Any, opened: "Image.Image") -> None:
+    """Logs a warning if a TIFF has several pages, or a picture moves, since only the first is read.
+
+    The further pictures in a phone's JPEG are previews and depths.
+    """
+    name = name_of(picture)
+    if opened.format == "TIFF":
+        pages = count_pages(io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file)
+        if len(pages) > 1:
+            logger.warning(
+                "%s: %d pages; only the first is read. %s",
+                name,
+                len(pages),
+                "Pass each page as a separate picture."
+                if name in ("picture", "data URL")
+                else f"The next one is {name}#page={pages[1]}",
+            )
+    elif opened.format != "MPO":
+        with contextlib.suppress(Exception):  # a later frame is damaged
+            if getattr(opened, "is_animated", False):
+                logger.warning("%s: an animation; only its first frame is read.", name)
 
 
 def received(picture: "Picture", file: Any, error: Exception) -> str:

@@ -16,8 +16,9 @@ from keras_digitnet.artifacts import (
     expanded,
     newest_version,
     preset_dir,
+    read_json,
 )
-from keras_digitnet.config import IMAGE_SHAPE, PRESETS
+from keras_digitnet.config import IMAGE_SHAPE, PRESETS, READERS
 from keras_digitnet.errors import (
     DigitNetError,
     ModelError,
@@ -246,6 +247,21 @@ def find_model(where: str | Path, backend: str | None = None) -> Path | None:
     elif backend or "keras" not in sys.modules:
         environment.set_backend(backend)
     return path
+
+
+def is_recorded_reader(path: Path | None) -> bool | None:
+    """Whether a model is a reader, by the `config.json` of its run; `None` if that is unknown.
+
+    Args:
+        path: As `find_model` returns it.
+    """
+    config_path = config_dir(path) / "config.json" if path else None
+    if config_path is None or not config_path.is_file():
+        return None
+    try:
+        return read_json(config_path)["train"]["preset"] in READERS
+    except (DigitNetError, KeyError, TypeError):  # of exports, or of another program
+        return None
 
 
 def _model(runtime: Runtime, names_in: Path | None) -> Classifier | Reader:

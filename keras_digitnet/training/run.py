@@ -39,6 +39,8 @@ from keras_digitnet.training.tasks import undo_calibration
 
 logger = logging.getLogger(__name__)
 
+Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
+
 
 @dataclass(frozen=True)
 class Run:
@@ -76,7 +78,7 @@ def train(
     *,
     out_dir: str | Path = "runs",
     verbose: int | str = "auto",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = None,
     devices: int | str | None = None,
 ) -> Run:
     """Trains a model and writes a run folder.
@@ -91,8 +93,8 @@ def train(
         out_dir: The folder in which the run folder is created.
         verbose: As for `keras.Model.fit`: 0 silent, 1 a progress bar, 2 one
             line per epoch; `auto` is Keras's choice.
-        callbacks: Keras callbacks, called after the run's own. They may stop
-            the training, but should not change the weights.
+        callbacks: A Keras callback or several, called after the run's own. They
+            may stop the training, but should not change the weights.
         devices: Number of devices that share each batch, or `all`, on JAX; the
             losses are the same as on one, apart from rounding. In several processes, connected by
             `keras.distribution.initialize`, all devices are used, and only
@@ -104,7 +106,7 @@ def train(
             cannot be written to.
         TrainingInterrupted: Ctrl-C or SIGTERM; stops after the current batch.
     """
-    _require_callbacks(callbacks)
+    callbacks = _listed(callbacks)
     if not isinstance(config, TrainConfig):
         raise DigitNetError(f"config: expected a TrainConfig; received: {config!r}.")
     _require_packages(config)
@@ -141,7 +143,7 @@ def resume(
     dataset: Dataset | None = None,
     *,
     verbose: int | str = "auto",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = None,
     devices: int | str | None = None,
 ) -> Run:
     """Resumes a stopped run; the result is identical to that of an uninterrupted one.
@@ -158,7 +160,7 @@ def resume(
             images differ from the run's. Otherwise as for `train`.
         TrainingInterrupted: As for `train`.
     """
-    _require_callbacks(callbacks)
+    callbacks = _listed(callbacks)
     folder = RunFolder(expanded(run_dir))
     saved = folder.read_unfinished()
     if (backend := keras.backend.backend()) != saved["backend"]:
@@ -218,16 +220,19 @@ def _keras_settings(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(named)
 
 
-def _require_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+def _listed(callbacks: Callbacks) -> list[keras.callbacks.Callback]:
+    """The user's callbacks as a list; raises DigitNetError for others."""
     rates = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-    if not isinstance(callbacks, Sequence) or not all(
+    listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []
+    if not isinstance(listed, Sequence) or not all(
         isinstance(each, keras.callbacks.Callback) and not isinstance(each, rates)
-        for each in callbacks
+        for each in listed
     ):
         raise DigitNetError(
             "callbacks: expected a list of Keras callbacks that leave the learning rate to the "
             f"run's own schedule; received: {callbacks!r}."
         )
+    return list(listed)
 
 
 def _prepared(job: TrainingJob) -> keras.Model:
