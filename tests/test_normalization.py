@@ -111,6 +111,15 @@ def test_mnists_test_digits_are_unchanged(mnist: Dataset) -> None:
     assert all(np.array_equal(normalize_digit(image), image) for image in images)
 
 
+def test_two_digits_in_mnists_form_are_refused(digits: Dataset) -> None:
+    images = digits.test.images[:80, :, 3:25, 0]
+    pairs = [np.hstack(images[[index, index + 1]]) for index in range(0, 80, 2)]
+    small = [np.asarray(Image.fromarray(pair).resize((28, 28))) for pair in pairs]
+    small = [image for image in small if is_normalized(image)]
+    assert len(small) > 20
+    assert np.mean([not normalized_or_black(image).any() for image in small]) > 0.7
+
+
 @pytest.mark.parametrize("pen", [3, 10, 60])
 def test_size_position_and_stroke_are_mnists_for_any_pen(pen: int) -> None:
     picture = Image.new("L", (500, 700), "white")

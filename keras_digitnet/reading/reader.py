@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_digitnet.errors import DigitNetError
 from keras_digitnet.pictures.decoding import described, read_grey
-from keras_digitnet.pictures.mnist_form import digit_in, is_normalized
+from keras_digitnet.pictures.mnist_form import digit_in, is_normalized, may_show_several
 from keras_digitnet.pictures.sources import name_of
 from keras_digitnet.reading.finding import (
     BESIDE,
@@ -96,14 +97,14 @@ def normalize_digit(picture: "Picture", reader: Reader | None = None) -> np.ndar
     Raises:
         DigitNetError: It is not a picture, or does not show exactly one digit.
     """
-    grey = read_grey(picture)
-    if is_normalized(grey):
-        return grey
     if reader is not None and not isinstance(reader, Reader):
         raise DigitNetError(
             f"reader: expected a reader, as kd.load returns it; received: {type(reader).__name__}."
         )
-    return _single_digit(picture, grey, reader or as_pipeline().reader).image
+    grey = read_grey(picture)
+    if is_normalized(grey) and not may_show_several(grey):
+        return grey  # without loading a model
+    return _unless_normalized(picture, grey, reader or as_pipeline().reader).image
 
 
 def find_digit(picture: "Picture", pipeline: Pipeline) -> FoundDigit:
@@ -113,9 +114,17 @@ def find_digit(picture: "Picture", pipeline: Pipeline) -> FoundDigit:
         DigitNetError: It is not a picture, or does not show exactly one digit.
     """
     grey = read_grey(picture)
-    if pipeline.classifier and is_normalized(grey):
-        return FoundDigit(grey)
-    return _single_digit(picture, grey, pipeline.reader)
+    find = _unless_normalized if pipeline.classifier else _single_digit
+    return find(picture, grey, pipeline.reader)
+
+
+def _unless_normalized(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> FoundDigit:
+    """A picture in MNIST's form as it is, or the likeliest digit of another one."""
+    if not is_normalized(grey):
+        return _single_digit(picture, grey, reader)
+    if reader and may_show_several(grey):
+        _refuse_several(picture, present(reader.candidates(grey)))
+    return FoundDigit(grey)
 
 
 def _single_digit(picture: "Picture", grey: np.ndarray, reader: Reader | None) -> FoundDigit:
@@ -137,13 +146,16 @@ def _single_digit(picture: "Picture", grey: np.ndarray, reader: Reader | None) -
     if not candidates:
         raise _nothing(picture, grey)
     best = max(candidates, key=lambda each: each.presence)
-    found = present(candidates, min(PRESENT, best.presence))
+    _refuse_several(picture, present(candidates, min(PRESENT, best.presence)))
+    return FoundDigit(digit_in(grey, best.box), best)
+
+
+def _refuse_several(picture: "Picture", found: Sequence[Character]) -> None:
     if len(found) > 1:
         raise DigitNetError(
             f"{name_of(picture)}: expected one digit; received: {len(found)} of them. "
             "Read a number with: keras-digitnet read"
         )
-    return FoundDigit(digit_in(grey, best.box), best)
 
 
 def whole_picture(grey: np.ndarray) -> FoundDigit:

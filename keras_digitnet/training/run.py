@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -39,7 +39,7 @@ from keras_digitnet.training.tasks import undo_calibration
 
 logger = logging.getLogger(__name__)
 
-Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
+Callbacks: TypeAlias = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
 
 
 @dataclass(frozen=True)
