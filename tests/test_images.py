@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -250,6 +251,17 @@ def test_further_frames_of_an_animation_cause_a_warning(
     assert caplog.messages == ["picture: an animation; only its first frame is read."]
     assert read_grey(still)[0, 0] == 10
     assert len(caplog.messages) == 1
+
+
+def test_16_bit_colours_that_use_fewer_bits_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 40, 3), np.uint16)
+    pixels[10:30, 18:22] = 1000
+    for name in ("x.png", "x.tif"):
+        cv2.imwrite(str(tmp_path / name), pixels)
+        with pytest.raises(DigitNetError, match="received: 16-bit colours that use fewer bits"):
+            read_grey(tmp_path / name)
+        cv2.imwrite(str(tmp_path / name), pixels * 60)
+        assert read_grey(tmp_path / name).max() > 200
 
 
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:

@@ -168,7 +168,14 @@ def _colour(picture: "Image.Image") -> "Image.Image":
 
 
 def _grey(picture: "Image.Image") -> np.ndarray:
+    deep = picture.mode in ("RGB", "RGBA") and ";16" in str(getattr(picture, "tile", ""))
     upright = _upright(picture)
+    if deep and np.asarray(upright.convert("RGB")).max() < 128:
+        # Pillow keeps the upper eight of 16 bits of a colour, but all 16 of grey.
+        raise ValueError(
+            "16-bit colours that use fewer bits; convert it to 16-bit grey, or to PNG "
+            "or JPEG of eight bits."
+        )
     if upright.mode.startswith("I"):
         return _eight_bits(np.asarray(upright))
     if upright.mode == "F":
