@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
 from environments import users_environment
+
+from keras_digitnet.data import Dataset
 
 READMES = sorted(
     path.relative_to(ROOT)
@@ -45,18 +48,22 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: list[str], folder: Path) -> str:
-    environment = users_environment() | {
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+def run(command: list[str], folder: Path, **variables: str) -> str:
+    environment = (
+        users_environment()
+        | variables
+        | {
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+    )
     child = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return child.stdout
 
 
-def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def python_blocks(readme: str = "README.md") -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text(), re.DOTALL)
 
 
 def test_the_front_pages_python_runs(checkout: Path) -> None:
@@ -74,6 +81,46 @@ def test_the_front_pages_commands_run(checkout: Path) -> None:
     assert printed.startswith("20260714 48151623 90210 314159 602214076\n")
     assert (checkout / "annotated" / "page.png").is_file()
     assert (checkout / "exports" / "base" / "digitnet" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_python_about_models_runs(checkout: Path) -> None:
+    """That of the models' README and of each model's card."""
+    (checkout / "exports").symlink_to(ROOT / "saved_models")
+    (checkout / "amount.jpg").symlink_to(ROOT / "scripts" / "page.jpg")
+    readmes = [str(readme) for readme in READMES if readme.parts[0] == "saved_models"]
+    blocks = [block for readme in readmes for block in python_blocks(readme)]
+    assert len(blocks) == len(readmes) == 5
+    program = "import keras_digitnet as kd\nimages = kd.load_dataset('digits').test.images[:10]\n"
+    run([sys.executable, "-c", program + "\n".join(blocks)], checkout)
+
+
+def test_the_pipeline_example_answers_per_picture() -> None:
+    pandas = pytest.importorskip("pandas")
+    scope: dict[str, Any] = {}
+    (block,) = python_blocks("scripts/README.md")
+    exec(block, scope)
+    content = [(ROOT / "scripts" / "seven.png").read_bytes(), b"no picture"]
+    (frame,) = scope["answers"]([pandas.DataFrame({"path": ["a", "b"], "content": content})])
+    assert list(frame["label"]) == ["7", ""]
+    assert frame["error"][1].startswith("b: expected an image")
+
+
+@pytest.mark.long
+def test_the_commands_about_formats_run(
+    checkout: Path, given_mnist: str | None, mnist: Dataset
+) -> None:
+    """Each format is written and verified, and read by the other commands."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "saved_models/README.md")]
+    sections = [texts[0].partition("## Export and serve\n")[2]]
+    sections += [texts[1].partition("## Formats\n")[2].partition("\n## ")[0]]
+    found = re.findall(r"^    (keras-digitnet .*)$", "\n".join(sections), re.M)
+    commands = list(dict.fromkeys(found))
+    assert len(commands) == 5
+    cache = checkout / "keras"
+    (cache / "datasets").mkdir(parents=True)
+    (cache / "datasets" / "mnist.npz").symlink_to(Path(str(given_mnist)).resolve())
+    printed = run(["bash", "-euc", "\n".join(commands)], checkout, KERAS_HOME=str(cache))
+    assert printed.splitlines()[-1].startswith("7 ")
 
 
 def test_the_callbacks_example_runs(checkout: Path) -> None:
