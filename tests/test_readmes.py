@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,28 @@ def test_the_pipeline_example_answers_per_picture() -> None:
     (frame,) = scope["answers"]([pandas.DataFrame({"path": ["a", "b"], "content": content})])
     assert list(frame["label"]) == ["7", ""]
     assert frame["error"][1].startswith("b: expected an image")
+
+
+def options_in_readmes() -> dict[tuple[str, ...], set[str]]:
+    """The options that the READMEs use, by program and command."""
+    program = r"^    (?:[\w./-]*python )?(keras-digitnet|scripts/\w+\.py)(.*)$"
+    text = "\n".join((ROOT / readme).read_text() for readme in READMES).replace("\\\n", " ")
+    options: dict[tuple[str, ...], set[str]] = {}
+    for name, arguments in re.findall(program, text, re.M):
+        words = shlex.split(arguments, comments=True)
+        of_name = (name, *(word for word in words[:1] if re.fullmatch("[a-z]+", word)))
+        options.setdefault(of_name, set()).update(w for w in words if w.startswith("--"))
+    return options
+
+
+@pytest.mark.parametrize("command", options_in_readmes(), ids=" ".join)
+def test_the_options_in_the_readmes_exist(command: tuple[str, ...]) -> None:
+    """Some of these commands take hours, so that no test runs them."""
+    options = options_in_readmes()[command]
+    program, *names = command
+    start = ["-m", "keras_digitnet"] if program == "keras-digitnet" else [str(ROOT / program)]
+    shown = run([sys.executable, *start, *names, "--help"], ROOT, COLUMNS="200")
+    assert not [option for option in sorted(options) if option not in shown]
 
 
 @pytest.mark.long
