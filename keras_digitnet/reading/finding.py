@@ -40,10 +40,10 @@ _REREAD = 0.7
 # A picture without a present character is taken for a tight crop of one that is at least this
 # fraction of the longer side high: with 0.9, 12 points more of optdigits are read and 16 of
 # semeion, and a digit is found on 0.9 % more of the pages without one; with 0.75 on 4 % more. It
-# must have the presence POSSIBLE: with 0.3 instead of FAINT, a digit is found on 2.0 instead of
+# must have the presence _POSSIBLE: with 0.3 instead of FAINT, a digit is found on 2.0 instead of
 # 2.7 % of 1,000 pages without one, and 0.2 and 0.4 points of optdigits and semeion are lost.
 FILLING = 0.9
-POSSIBLE = 0.3
+_POSSIBLE = 0.3
 # Two boxes are of one character if their intersection is this fraction of their union, or of the
 # smaller box: with 0.5 instead of 0.4 the tuned cheques gain 0.7 points, with 0.55 instead of 0.65
 # as much.
@@ -364,7 +364,7 @@ def present(candidates: Sequence[Character], lowest: float | None = None) -> lis
 
 def _likeliest(candidates: Sequence[Character], height: float) -> list[Character]:
     """The likeliest character of at least this height in pixels, if it may be one."""
-    tall = [each for each in candidates if each.height >= height and each.presence >= POSSIBLE]
+    tall = [each for each in candidates if each.height >= height and each.presence >= _POSSIBLE]
     return sorted(tall, key=lambda each: -each.presence)[:1]
 
 
