@@ -40,15 +40,20 @@ class Clock(keras.callbacks.Callback):
 
 
 def curve(
-    preset: str, seed: int, data: str, augmentation: str = "affine", **flags: Any
+    preset: str,
+    seed: int,
+    data: str,
+    augmentation: str = "affine",
+    widths: tuple[int, ...] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Trains as `keras-digitnet train` with these flags, but on all training images.
+    """Trains as `kd.train` with these settings, but on all training images.
 
     Returns:
         Test accuracy over the seconds of training; see `speed_curves.Curve`.
     """
     dataset = load_dataset(data)
-    config = _config(preset, augmentation, seed=seed, **flags)
+    config = _config(preset, augmentation, widths, seed=seed, **settings)
     train = _joined(dataset)
     keras.utils.set_random_seed(seed)
     steps = len(train) // config.batch_size
@@ -85,7 +90,7 @@ def keras_convnet_curve(epochs: int, seed: int, data: str) -> dict[str, Any]:
     train = Split((train.images / 255).astype("float32"), train.labels)
     steps = len(train) // 128
     model.fit(
-        feed(batches(train, 128, steps, seed, 0)),
+        feed(batches(train, 128, steps, seed, 0), steps),
         steps_per_epoch=steps,
         epochs=epochs,
         verbose=0,
@@ -158,7 +163,7 @@ def overhead(callbacks: str, steps: int) -> Callable[[], float]:
         given = [EveryStep()]
 
     def one_round() -> float:
-        stream = feed(batches(dataset.train, config.batch_size, steps, 0, 0))
+        stream = feed(batches(dataset.train, config.batch_size, steps, 0, 0), steps)
         start = time.perf_counter()
         network.fit(stream, steps_per_epoch=steps, verbose=0, callbacks=given)
         return 1e3 * (time.perf_counter() - start) / steps
@@ -178,9 +183,12 @@ def growth(preset: str, images: int) -> dict[str, float]:
     return {"seconds": clock.watch.seconds[-1], "memory": peak_memory() - own / 1e6}
 
 
-def _config(preset: str, augmentation: str, **flags: Any) -> TrainConfig:
-    model = replace(CLASSIFIERS[preset].model, augmentation=augmentation)
-    return TrainConfig(preset=preset, model=model, **flags)
+def _config(
+    preset: str, augmentation: str, widths: tuple[int, ...] | None = None, **settings: Any
+) -> TrainConfig:
+    model = CLASSIFIERS[preset].model
+    model = replace(model, augmentation=augmentation, widths=widths or model.widths)
+    return TrainConfig(preset=preset, model=model, **settings)
 
 
 def _fit(
@@ -192,7 +200,7 @@ def _fit(
 ) -> None:
     """Fits as `keras_digitnet.train` does, but writes nothing."""
     model.fit(
-        feed(batches(train, config.batch_size, steps, config.seed, 0)),
+        feed(batches(train, config.batch_size, steps, config.seed, 0), steps),
         steps_per_epoch=steps,
         epochs=config.epochs,
         verbose=0,

@@ -3,7 +3,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,10 @@ def test_fit_gets_the_batches_without_autotuning(
     random_images: Callable[[int], Split], backend: str
 ) -> None:
     split = random_images(100)
-    fed = fitting.feed(batches(split, 10, 10, 3, 1))
-    wanted = islice(batches(split, 10, 10, 3, 1), 15)
-    for batch, other_batch in zip(islice(iter(fed), 15), wanted, strict=True):
+    fed = fitting.feed(batches(split, 10, 10, 3, 1), 10)
+    wanted = islice(batches(split, 10, 10, 3, 1), 20)
+    two_epochs = chain(islice(fed, 10), islice(fed, 10))
+    for batch, other_batch in zip(two_epochs, wanted, strict=True):
         for array, other in zip(batch, other_batch, strict=True):
             assert np.array_equal(keras.ops.convert_to_numpy(array), other)
     if backend == "tensorflow":
@@ -267,17 +268,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(
 
 
 class Seen(keras.callbacks.Callback):
-    """Records the epochs that it is called for, and their logs."""
+    """Records the epochs that it is called for, their logs, and the number of steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
         self.epochs: list[int] = []
         self.logs: list[set[str]] = []
+        self.steps = 0
         self.stop_after = stop_after
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epochs.append(epoch)
         self.logs.append(set(logs or {}))
+        self.steps = int(self.model.optimizer.iterations)
         self.model.stop_training = epoch == self.stop_after
 
 
@@ -289,6 +292,9 @@ def test_user_callbacks_are_called_and_may_stop_training(
     run = train(config, few_digits, out_dir=tmp_path, verbose=0, callbacks=[seen])
     assert seen.epochs == [0, 1, 2]
     assert {"loss", "val_loss", "val_accuracy", "learning_rate"} <= seen.logs[0]
+    steps = tasks.task_of(config, few_digits).steps
+    assert steps % 8, "TensorFlow computes 8 steps per call"
+    assert seen.steps == 3 * steps
     assert same_weights(run.model_path, plain.model_path)
     stopped = train(config, few_digits, out_dir=tmp_path, verbose=0, callbacks=Seen(1))
     assert stopped.metrics["epochs"] == 2

@@ -27,6 +27,11 @@ from keras_digitnet.training.history import History, best_epoch
 from keras_digitnet.training.schedule import StepRates, WarmupCosine
 from keras_digitnet.training.tasks import Task, task_of
 
+# Steps that TensorFlow computes per call of the compiled function, without calling callbacks in
+# between: an epoch of a small network takes a tenth less than with 1, with 16 as long as with 8.
+# Keras has no such loop on JAX and torch.
+_STEPS_PER_CALL = 8
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -83,18 +88,24 @@ def build_and_compile(
         task.loss,
         metrics=task.metrics,
         jit_compile=jit_compile(),
+        steps_per_execution=_STEPS_PER_CALL if keras.backend.backend() == "tensorflow" else 1,
     )
     # Not `optimizer`, which `compile` wraps under mixed_float16 to scale the loss.
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def feed(endless: Iterator[Batch]) -> Any:
+def feed(endless: Iterator[Batch], steps: int) -> Any:
     """The batches of an endless iterator in the form that suits `Model.fit`.
 
     On TensorFlow, Keras would wrap the iterator in a `tf.data` pipeline with
     autotuning, whose thread sleeps for ever longer intervals; at its end `fit`
-    may wait for it as long as the training took.
+    may wait for it as long as the training took. The pipeline ends after each
+    epoch, since Keras would round the steps up to a multiple of those per call.
+
+    Args:
+        endless: The batches.
+        steps: Batches per epoch.
     """
     if keras.backend.backend() != "tensorflow":
         return endless
@@ -103,10 +114,12 @@ def feed(endless: Iterator[Batch]) -> Any:
     options = tf.data.Options()
     options.autotune.enabled = False
     first = next(endless)
+    batches = itertools.chain([first], endless)
     signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
     dataset = tf.data.Dataset.from_generator(
-        lambda: itertools.chain([first], endless), output_signature=signature
+        lambda: itertools.islice(batches, steps), output_signature=signature
     )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(2).with_options(options)
 
 
@@ -128,7 +141,7 @@ def fit(model: keras.Model, job: TrainingJob) -> None:
     patience_exhausted = done > 0 and done - best_epoch(history) >= config.epochs_of_patience
     with stop_signals() as signals, group.scope(), group.process_failures():
         model.fit(
-            feed(task.batches(done, group.rows(config.batch_size))),
+            feed(task.batches(done, group.rows(config.batch_size)), task.steps),
             steps_per_epoch=task.steps,
             initial_epoch=done,
             epochs=done if patience_exhausted else config.epochs,

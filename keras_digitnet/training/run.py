@@ -94,7 +94,8 @@ def train(
         verbose: As for `keras.Model.fit`: 0 silent, 1 a progress bar, 2 one
             line per epoch; `auto` is Keras's choice.
         callbacks: A Keras callback or several, called after the run's own. They
-            may stop the training, but should not change the weights.
+            may stop the training, but should not change the weights. On
+            TensorFlow they are called after every eighth step only.
         devices: Number of devices that share each batch, or `all`, on JAX; the
             losses are the same as on one, apart from rounding. In several processes, connected by
             `keras.distribution.initialize`, all devices are used, and only
