@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from environments import users_environment
 
+from keras_digitnet.artifacts import read_json
 from keras_digitnet.data import Dataset
 
 READMES = sorted(
@@ -98,7 +99,7 @@ def test_the_python_about_models_runs(checkout: Path) -> None:
 def test_the_pipeline_example_answers_per_picture() -> None:
     pandas = pytest.importorskip("pandas")
     scope: dict[str, Any] = {}
-    (block,) = python_blocks("scripts/README.md")
+    _, block = python_blocks("scripts/README.md")
     exec(block, scope)
     content = [(ROOT / "scripts" / "seven.png").read_bytes(), b"no picture"]
     (frame,) = scope["answers"]([pandas.DataFrame({"path": ["a", "b"], "content": content})])
@@ -144,6 +145,13 @@ def test_the_commands_about_formats_run(
     (cache / "datasets" / "mnist.npz").symlink_to(Path(str(given_mnist)).resolve())
     printed = run(["bash", "-euc", "\n".join(commands)], checkout, KERAS_HOME=str(cache))
     assert printed.splitlines()[-1].startswith("7 ")
+
+
+def test_the_recipe_for_99_percent_runs(checkout: Path) -> None:
+    block, _ = python_blocks("scripts/README.md")
+    run([sys.executable, "-c", block], checkout)
+    (config,) = checkout.glob("runs/*/config.json")
+    assert read_json(config)["train"]["model"]["widths"] == [8, 32]
 
 
 def test_the_callbacks_example_runs(checkout: Path) -> None:
