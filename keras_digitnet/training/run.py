@@ -95,7 +95,7 @@ def train(
             line per epoch; `auto` is Keras's choice.
         callbacks: A Keras callback or several, called after the run's own. They
             may stop the training, but should not change the weights. On
-            TensorFlow they are called after every eighth step only.
+            TensorFlow their methods for batches are called once per eight steps.
         devices: Number of devices that share each batch, or `all`, on JAX; the
             losses are the same as on one, apart from rounding. In several processes, connected by
             `keras.distribution.initialize`, all devices are used, and only
